@@ -1,0 +1,1 @@
+"""catalog: declarations of what exists; no code that acts."""

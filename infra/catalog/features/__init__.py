@@ -1,0 +1,1 @@
+"""features: what the models see, declared once for training and serving."""

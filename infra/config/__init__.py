@@ -1,0 +1,1 @@
+"""config: the one reader of the environment."""

@@ -1,0 +1,69 @@
+"""settings: every HEADGATE_* variable, read once, validated once; nobody else reads the environment."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class Settings(BaseSettings):
+    """What an operator may set. Sizes are bytes, times seconds, unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADGATE_", frozen=True, extra="ignore")
+
+    home: Path = Field(CHECKOUT / ".headgate", description="where this machine's state lives")
+    store: str = Field("", description="datasets and snapshots: a path or an fsspec URL; empty: <home>/store")
+
+    redis_url: SecretStr = Field(SecretStr(""), description="the serving Redis; empty: the embedded one")
+    redis_port: int = Field(6390, ge=1, le=65535, description="port of the embedded Redis")
+    redis_maxmemory_mb: int = Field(2048, ge=64, description="memory limit of the embedded Redis, in MiB")
+    memory_limit_fraction: float = Field(
+        0.9, gt=0, le=1, description="a load that would pass this share of maxmemory is refused"
+    )
+
+    airflow_port: int = Field(8080, ge=1, le=65535)
+    ranking_port: int = Field(3000, ge=1, le=65535)
+    service_workers: int = Field(1, ge=1, description="worker processes of each service")
+
+    spark_master: str = Field("local[2]", description="local[n], or spark://host:port for a cluster")
+    spark_driver_memory: str = Field("3g", pattern=r"^\d+[gm]$")
+    spark_executor_memory: str = Field("1g", pattern=r"^\d+[gm]$", description="an executor's memory on a cluster")
+
+    embedder: Literal["spectral", "als"] = "spectral"
+    embedding_dim: int = Field(128, ge=4, le=2048)
+    candidates_per_user: int = Field(1000, ge=10, le=10_000)
+    include_seen: bool = Field(False, description="also retrieve items that the user has consumed")
+    ranker_trees: int = Field(100, ge=1, le=2000)
+    random_seed: int = 20_240_601
+
+    max_rejected_fraction: float = Field(0.01, ge=0, le=1, description="bad rows above this share fail an import")
+    keep_versions: int = Field(3, ge=2, description="loaded versions that garbage collection leaves in Redis")
+    freshness_slo_hours: float = Field(36.0, gt=0, description="the live snapshot may be this old")
+
+    require_all: bool = Field(False, description="a missing tool fails a test instead of skipping it")
+
+    @model_validator(mode="after")
+    def _fill(self) -> Settings:
+        values = self.__dict__
+        if not self.store:
+            values["store"] = str(self.home / "store")
+        if not self.redis_url.get_secret_value():
+            values["redis_url"] = SecretStr(f"redis://127.0.0.1:{self.redis_port}/0")
+        return self
+
+    @property
+    def embedded_redis(self) -> bool:
+        """True where headgate starts Redis itself: no HEADGATE_REDIS_URL was given."""
+        return self.redis_url.get_secret_value() == f"redis://127.0.0.1:{self.redis_port}/0"
+
+
+@functools.cache
+def settings() -> Settings:
+    """The process's settings. Tests that change the environment call `settings.cache_clear()`."""
+    return Settings()

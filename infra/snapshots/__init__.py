@@ -1,0 +1,1 @@
+"""snapshots: the store of versions, their serving copies in Redis, the alias and its flip."""

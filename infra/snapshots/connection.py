@@ -1,0 +1,56 @@
+"""connection: Redis clients as headgate wants them: bounded waits, no silent endless retries, an error that tells the mend."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from infra.contracts.errors import DependencyUnavailable, OperatorError
+
+
+def batch_client(url: str, *, timeout_s: float = 30.0) -> redis.Redis:
+    """A blocking client for jobs and commands."""
+    return redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=5.0)
+
+
+def serving_client(url: str, *, timeout_s: float, connections: int = 64) -> redis.asyncio.Redis:
+    """An asyncio client for the request path: `timeout_s` bounds each wait, and a failed call fails at once."""
+    return redis.asyncio.Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        max_connections=connections,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def address(url: str) -> str:
+    """Host and port of a Redis URL, without the password, for messages."""
+    parts = urlsplit(url)
+    return f"{parts.hostname or '?'}:{parts.port or 6379}"
+
+
+def require(client: redis.Redis, *, url: str) -> None:
+    """Raise DependencyUnavailable where Redis does not answer, OperatorError where it is too old or may drop keys."""
+    try:
+        server = client.info("server")
+        policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
+    except redis.exceptions.NoPermissionError:
+        return
+    except redis.exceptions.RedisError as error:
+        raise DependencyUnavailable(
+            f"Redis at {address(url)} does not answer ({error}).", mend="Run: make up, or set HEADGATE_REDIS_URL."
+        ) from error
+    version = str(server["redis_version"])
+    if int(version.split(".")[0]) < 7:
+        raise OperatorError(f"Redis at {address(url)} is version {version}; wanted 7 or newer.")
+    if policy != "noeviction":
+        raise OperatorError(
+            f"Redis at {address(url)} has maxmemory-policy {policy}, which drops parts of a live snapshot in silence; "
+            "wanted noeviction.",
+            mend=f"Run: redis-cli -u {address(url)} CONFIG SET maxmemory-policy noeviction",
+        )

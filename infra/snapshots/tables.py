@@ -1,0 +1,135 @@
+"""tables: a sealed snapshot's parts as arrays and record batches, read from the store and checked against the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from infra.catalog.features.ranking import ITEM_FEATURES, ItemColumns, genre_matrix
+from infra.contracts.candidates import Float32s, Int32s
+from infra.contracts.errors import SnapshotCorrupt
+from infra.contracts.snapshots import Manifest
+from infra.snapshots.storage import Storage
+from infra.snapshots.versions import Version
+
+CANDIDATES = "candidates"
+ITEM_TABLE = "item_table"
+POPULAR = "popular"
+RANKER = "ranker"
+RANKER_REPORT = "ranker_report"
+USER_VECTORS = "user_vectors"
+ITEM_VECTORS = "item_vectors"
+"""The names of a snapshot's parts in its manifest."""
+
+CANDIDATES_SCHEMA = pa.schema(
+    [
+        pa.field("user_index", pa.int32(), nullable=False),
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("item_indices", pa.binary(), nullable=False),  # int32 little-endian, best first
+        pa.field("scores", pa.binary(), nullable=False),  # float16 little-endian, aligned
+        pa.field("features", pa.binary(), nullable=False),  # float16 little-endian, in USER_FEATURES order
+        pa.field("history", pa.binary(), nullable=False),  # int32 little-endian, newest first
+    ]
+)
+
+POPULAR_SCHEMA = pa.schema(
+    [
+        pa.field("list", pa.string(), nullable=False),  # popular | trending
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("item_index", pa.int32(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemTable:
+    """The catalogue of one snapshot; every array is aligned with the item index.
+
+    columns: the ranker's item side; `genre_names` are the columns of its genre matrix.
+    """
+
+    item_ids: list[str]
+    titles: list[str]
+    genres: list[list[str]]
+    creators: list[str | None]
+    columns: ItemColumns
+    genre_names: tuple[str, ...]
+    index_of: dict[str, int]
+
+
+def verify_part(version: Version, manifest: Manifest, part: str) -> list[str]:
+    """The part's files, after every digest was compared with the manifest; raises SnapshotCorrupt."""
+    files = manifest.parts[part].files
+    for name, wanted in files.items():
+        if not version.storage.exists(name):
+            raise SnapshotCorrupt(
+                f"{version.label}: {name} of part {part} is missing.", mend="Build again: make snapshot"
+            )
+        seen = version.storage.sha256(name)
+        if seen != wanted:
+            raise SnapshotCorrupt(
+                f"{version.label}: {name} has digest {seen[:12]}, its manifest promises {wanted[:12]}.",
+                mend="Restore the file from a copy or build again: make snapshot",
+            )
+    return sorted(files)
+
+
+def candidate_batches(storage: Storage, files: list[str], *, rows: int = 2048) -> Iterator[pa.RecordBatch]:
+    """The candidates in batches of CANDIDATES_SCHEMA, file by file."""
+    for name in files:
+        with storage.open(name) as file:
+            yield from pq.ParquetFile(file).iter_batches(batch_size=rows, columns=CANDIDATES_SCHEMA.names)
+
+
+def read_item_table(storage: Storage, files: list[str]) -> ItemTable:
+    """The item table as arrays. Raises SnapshotCorrupt where its index is not 0..n-1."""
+    table = pa.concat_tables([_read(storage, name) for name in files])
+    return item_table(table)
+
+
+def item_table(table: pa.Table) -> ItemTable:
+    """The item table from its Parquet columns; rows may come in any order."""
+    table = table.sort_by("item_index")
+    index = table["item_index"].to_numpy()
+    if not np.array_equal(index, np.arange(len(index))):
+        raise SnapshotCorrupt(f"The item table's {len(index)} indexes are not 0 to {len(index) - 1}, each once.")
+    features = np.column_stack([table[name].to_numpy() for name in ITEM_FEATURES]).astype(np.float32)
+    genres = [list(names or ()) for names in table["genres"].to_pylist()]
+    matrix, genre_names = genre_matrix(genres)
+    creators = table["creator"].to_pylist()
+    numbers = {name: number for number, name in enumerate(sorted({name for name in creators if name}))}
+    creator_index = np.array([numbers.get(name or "", -1) for name in creators], np.int32)
+    item_ids = table["item_id"].to_pylist()
+    return ItemTable(
+        item_ids=item_ids,
+        titles=table["title"].to_pylist(),
+        genres=genres,
+        creators=creators,
+        columns=ItemColumns(np.ascontiguousarray(features), matrix, creator_index),
+        genre_names=genre_names,
+        index_of={item_id: at for at, item_id in enumerate(item_ids)},
+    )
+
+
+def read_popular(storage: Storage, files: list[str]) -> dict[str, tuple[Int32s, Float32s]]:
+    """For each list (popular, trending): item indices and scores, best first."""
+    table = pa.concat_tables([_read(storage, name) for name in files]).sort_by("rank")
+    lists = {}
+    for name in sorted(set(table["list"].to_pylist())):
+        rows = table.filter(pc.equal(table["list"], name))
+        lists[name] = (
+            rows["item_index"].to_numpy().astype(np.int32),
+            rows["score"].to_numpy().astype(np.float32),
+        )
+    return lists
+
+
+def _read(storage: Storage, name: str) -> pa.Table:
+    with storage.open(name) as file:
+        return pq.read_table(file)
