@@ -11,6 +11,7 @@ from enum import StrEnum
 from infra.contracts.errors import MoveNotAllowed, SnapshotCorrupt
 from infra.contracts.ids import ApplicationName, DatasetId, VersionName
 
+
 class State(StrEnum):
     """Where a snapshot stands."""
 

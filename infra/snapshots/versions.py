@@ -12,7 +12,12 @@ from datetime import UTC, datetime
 import pyarrow.parquet as pq
 
 from infra.contracts.errors import ContractViolation, SnapshotNotFound, StepMissing
-from infra.contracts.ids import ApplicationName, VersionName, version_name, version_number
+from infra.contracts.ids import (
+    ApplicationName,
+    VersionName,
+    version_name,
+    version_number,
+)
 from infra.contracts.snapshots import Manifest, Part, State, StateRecord, check_move
 from infra.snapshots.storage import Storage
 
