@@ -89,7 +89,7 @@ class AliasStore:
             if wanted in before:
                 depth = len(before) - 1 - before[::-1].index(wanted)
                 return wanted, depth
-            return wanted, len(before)
+            return wanted, len(history)
         if len(history) < 2:
             raise NothingToRollBackTo(
                 f"{self._application} has no version before {history[-1] if history else 'the first'}.",

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import redis
 
 from infra.contracts.errors import SnapshotError, SnapshotNotFound, SnapshotNotValidated
-from infra.contracts.ids import VersionName, version_name
+from infra.contracts.ids import VersionName, version_name, version_number
 from infra.contracts.snapshots import Alias, State
 from infra.snapshots import keys
 from infra.snapshots.alias import AliasStore
@@ -82,7 +82,9 @@ class Promotion:
             depth=depth,
         )
         left = live.version if live else None
-        self._settle_states(version, left=left, left_state=State.ROLLED_BACK, actor=actor, reason=reason)
+        forward = left is not None and version_number(target) > version_number(left)
+        left_state = State.RETIRED if forward else State.ROLLED_BACK
+        self._settle_states(version, left=left, left_state=left_state, actor=actor, reason=reason)
         return live, alias
 
     def collect(self, *, keep: int) -> dict[VersionName, int]:
@@ -94,10 +96,10 @@ class Promotion:
         if not history:
             return {}
         kept = set(history[-keep:])
-        newest_live = max(int(name[1:]) for name in history)
+        newest_live = max(version_number(name) for name in history)
         deleted = {}
         for name in self.loaded():
-            if name not in kept and int(name[1:]) <= newest_live:
+            if name not in kept and version_number(name) <= newest_live:
                 deleted[name] = delete_version(self._client, self.store.application, name)
         return deleted
 
@@ -105,7 +107,7 @@ class Promotion:
         """The versions with a complete copy in Redis, oldest first."""
         pattern = keys.load_marker(self.store.application, VersionName("*"))
         found = [key.decode().split(":")[2] for key in self._client.scan_iter(match=pattern, count=10_000)]
-        return sorted((version_name(name) for name in found), key=lambda name: int(name[1:]))
+        return sorted((version_name(name) for name in found), key=version_number)
 
     def require_fresh(self, *, now: datetime, slo: timedelta) -> timedelta:
         """The live snapshot's age; raises SnapshotError where it is older than the freshness SLO."""
