@@ -1,0 +1,48 @@
+"""batch: a request's candidates as aligned columns, and what was removed from them and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.contracts.candidates import Float32s, Int32s
+
+Sources = NDArray[np.uint8]
+Column = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Candidates of one request; every column has the same first axis and the same order.
+
+    ids: int32 [n], each once. scores: float32 [n], higher is better. sources: uint8 [n], the number of the source that
+    brought the candidate, in the order of the cascade's sources. columns: what hydrators added, each [n, ...].
+    """
+
+    ids: Int32s
+    scores: Float32s
+    sources: Sources
+    columns: Mapping[str, Column] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Batch:
+        """Those rows (a mask, or positions in the wanted order) of every column."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Batch(self.ids[rows], self.scores[rows], self.sources[rows], columns)
+
+
+EMPTY = Batch(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.uint8))
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Candidates that a filter took out. ids: int32 [m]."""
+
+    ids: Int32s
+    by: str
+    because: str
