@@ -1,0 +1,1 @@
+"""bentos: the services, one folder an application; web/ is the HTTP front they share."""

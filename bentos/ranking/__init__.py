@@ -1,0 +1,1 @@
+"""ranking: the feed's service: a user's precomputed candidates, ranked for this request."""

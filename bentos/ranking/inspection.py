@@ -1,0 +1,100 @@
+"""inspection: what people and probes ask the service: users, a user's history, the live snapshot, readiness."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+
+import numpy as np
+
+from bentos.ranking.content import RankingContent
+from bentos.ranking.query import RankingQuery
+from bentos.ranking.recommender import Recommender
+from bentos.ranking.stages import UserReader
+from infra.catalog.features.ranking import USER_FEATURES
+from infra.contracts.errors import InvalidRequest
+from infra.contracts.ids import alias_value, check_id
+from infra.snapshots.live import LiveSnapshots
+
+_MAX_USERS = 200
+UNKNOWN_USER = "someone new"
+
+
+class Inspection:
+    """Reads and tells; changes nothing."""
+
+    def __init__(self, live: LiveSnapshots[RankingContent], recommender: Recommender, reader: UserReader) -> None:
+        self._live = live
+        self._recommender = recommender
+        self._reader = reader
+
+    def users(self, limit: str) -> dict[str, object]:
+        """A UsersReply: users spread from the longest history to the shortest, and one unknown."""
+        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= _MAX_USERS:
+            raise InvalidRequest(f"limit is {limit[:40]!r}; wanted a whole number from 1 to {_MAX_USERS}.")
+        sample = self._recommender.pin().content.sample_users
+        rows = np.unique(np.linspace(0, len(sample) - 1, min(int(limit), len(sample))).astype(int)) if sample else []
+        known = [
+            {"user_id": sample[row].user_id, "history_length": sample[row].history_length, "known": True}
+            for row in rows
+        ]
+        return {"users": [*known, {"user_id": UNKNOWN_USER, "history_length": 0, "known": False}]}
+
+    async def user(self, user_id: str) -> dict[str, object]:
+        """A UserReply. Raises InvalidRequest, DependencyUnavailable, SnapshotNotFound."""
+        check_id(user_id, what="user_id")
+        snapshot = self._recommender.pin()
+        query = RankingQuery(snapshot, user_id, n=1, session=[], excluded=np.empty(0, np.int32))
+        await self._reader.read(query)
+        items, record = snapshot.content.items, query.record
+        recent = set(query.overlay)
+        features = record.features.astype(float).tolist() if record is not None else []
+        return {
+            "user_id": user_id,
+            "snapshot": alias_value(snapshot.alias.version),
+            "known": record is not None,
+            "candidates": len(record.item_indices) if record is not None else 0,
+            "features": {
+                name: None if math.isnan(value) else round(value, 4)
+                for name, value in zip(USER_FEATURES, features, strict=False)
+            },
+            "history": [
+                {
+                    "item_id": items.item_ids[item],
+                    "title": items.titles[item],
+                    "genres": items.genres[item],
+                    "seen_by": "stream" if item in recent else "batch",
+                }
+                for item in query.consumed.tolist()
+            ],
+        }
+
+    def status(self, *, now: datetime) -> dict[str, object]:
+        """The service's share of a StatusReply."""
+        application = self._live.application
+        pinned = self._live.current
+        if pinned is None:
+            return {"application": application, "ready": False, "problem": self._live.problem, "live": None}
+        alias, manifest = pinned.alias, pinned.manifest
+        live = {
+            "snapshot": alias_value(alias.version),
+            "generation": alias.generation,
+            "digest": alias.digest,
+            "dataset": manifest.dataset,
+            "created_at": manifest.created_at.isoformat(),
+            "age_s": round((now - manifest.created_at).total_seconds(), 1),
+            "flipped_at": alias.flipped_at.isoformat(),
+            "flipped_by": alias.actor,
+            "reason": alias.reason,
+            "loaded_at": pinned.loaded_at.isoformat(),
+            "load_s": round(pinned.load_seconds, 3),
+            "counts": manifest.counts,
+            "ranker": manifest.ranker.metrics,
+            "embedder": manifest.embedder,
+        }
+        return {"application": application, "ready": True, "problem": self._live.problem, "live": live}
+
+    def ready(self) -> dict[str, object]:
+        """A ReadyReply; raises SnapshotNotFound (503) before the first snapshot has been loaded."""
+        pinned = self._recommender.pin()
+        return {"ready": True, "snapshot": alias_value(pinned.alias.version), "note": self._live.problem}

@@ -1,0 +1,45 @@
+"""pipeline: the feed's cascade: which stages, in which order, at which budget, and what happens when one fails."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+
+import redis.asyncio
+
+from bentos.ranking.query import RankingQuery
+from bentos.ranking.stages import (
+    BackfillSource,
+    ConsumedFilter,
+    DiversitySelector,
+    ExcludedFilter,
+    FeatureHydrator,
+    PopularSource,
+    RankerScorer,
+    RetrievalSource,
+    UserReader,
+)
+from infra.cascade.kinds import SideEffect
+from infra.cascade.runner import FAIL, SKIP, USE_PREVIOUS, Cascade, Step
+
+
+def ranking_cascade(
+    client: redis.asyncio.Redis, *, scoring_pool: Executor | None, watchers: tuple[SideEffect[RankingQuery], ...] = ()
+) -> Cascade[RankingQuery]:
+    """Redis away: the popular list. Ranker away: retrieval order. Stages from memory run whatever the clock says."""
+    return Cascade(
+        [
+            Step(RetrievalSource(UserReader(client)), on_failure=USE_PREVIOUS, budget_ms=80),
+            Step(PopularSource(), on_failure=FAIL, budget_ms=None),
+            Step(ConsumedFilter(), on_failure=FAIL, budget_ms=None),
+            Step(ExcludedFilter(), on_failure=FAIL, budget_ms=None),
+            Step(FeatureHydrator(), on_failure=USE_PREVIOUS, budget_ms=40),
+            Step(RankerScorer(scoring_pool), on_failure=USE_PREVIOUS, budget_ms=100),
+            Step(BackfillSource(), on_failure=FAIL, budget_ms=None),
+            Step(
+                DiversitySelector(genre_share_fraction=0.5, creator_share_fraction=0.25),
+                on_failure=FAIL,
+                budget_ms=None,
+            ),
+            *(Step(watcher, on_failure=SKIP, budget_ms=None) for watcher in watchers),
+        ]
+    )

@@ -1,0 +1,61 @@
+"""query: one request for recommendations, and what its stages have learnt about the user so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bentos.ranking.content import RankingSnapshot
+from infra.contracts.candidates import MAX_HISTORY, Int32s, UserRecord
+
+_NONE = np.empty(0, np.int32)
+
+
+@dataclass(slots=True)
+class RankingQuery:
+    """What the stages read, and what the first of them learns.
+
+    session, excluded: item indices that the request names, newest first. record: None for a user whom batch did not know, and
+    while nothing was read. overlay: item indices consumed since the batch, newest first. consumed: int32, every item known to
+    be consumed, newest first, each once: session, then overlay, then the batch's history.
+    """
+
+    snapshot: RankingSnapshot
+    user_id: str
+    n: int
+    session: list[int]
+    excluded: Int32s
+    record: UserRecord | None = None
+    overlay: list[int] = field(default_factory=list)
+    consumed: Int32s = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.learn(None, [])
+
+    def learn(self, record: UserRecord | None, overlay: list[int]) -> None:
+        """Take in what Redis knows of the user."""
+        self.record, self.overlay = record, overlay
+        batch: list[int] = record.history.tolist() if record is not None else []
+        self.consumed = np.fromiter(dict.fromkeys([*self.session, *overlay, *batch]), np.int32)
+
+    @property
+    def has_candidates(self) -> bool:
+        """Whether batch worked out a list for this user."""
+        return self.record is not None and len(self.record.item_indices) > 0
+
+    @property
+    def history(self) -> Int32s:
+        """What the cross features look at: the newest MAX_HISTORY consumed items, as in training."""
+        return self.consumed[:MAX_HISTORY]
+
+    @property
+    def removable(self) -> Int32s:
+        """Consumed items that must not be shown again; none where the snapshot was built to include them."""
+        return _NONE if self.snapshot.manifest.include_seen else self.consumed
+
+
+def known_items(snapshot: RankingSnapshot, item_ids: Iterable[str]) -> list[int]:
+    """The item indices of those ids that the snapshot has, in order; ids it has not are left out."""
+    return [at for at in map(snapshot.content.items.index_of.get, item_ids) if at is not None]

@@ -1,0 +1,189 @@
+"""service: RankingService, the feed over HTTP; start it with `bentoml serve bentos.ranking.service:RankingService`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import bentoml
+
+from bentos.ranking.content import RankingContent, load_content
+from bentos.ranking.feedback import Feedback, now_utc
+from bentos.ranking.inspection import Inspection
+from bentos.ranking.pages import page_routes
+from bentos.ranking.pipeline import ranking_cascade
+from bentos.ranking.recommender import Recommender
+from bentos.ranking.schema import (
+    EventsReply,
+    EventsRequest,
+    ReadyReply,
+    RecommendReply,
+    RecommendRequest,
+    StatusReply,
+    UserReply,
+    UsersReply,
+)
+from bentos.ranking.stages import UserReader
+from bentos.ranking.telemetry import Telemetry
+from bentos.web.exchange import Exchange, Reply, json_reply
+from bentos.web.front import Route
+from bentos.web.fronted import FrontedService
+from bentos.web.openapi import documentation_routes
+from infra.catalog.applications.ranking import RANKING
+from infra.config.settings import settings
+from infra.eventlog.redis_streams import RedisStreamLog, StreamLayout
+from infra.snapshots import keys
+from infra.snapshots.connection import serving_client
+from infra.snapshots.live import LiveSnapshots
+from infra.snapshots.overlay import RECENT_ITEMS
+from infra.snapshots.versions import SnapshotStore
+
+_REDIS_TIMEOUT_S = 0.5
+_DESCRIPTION = """One ranked list a request, from one snapshot.
+
+Errors have one form: `{"error": {"type", "message", "mend"}, "request_id"}`; 4xx: the caller must act, 5xx: the operator."""
+
+_BODY_ERRORS = (400, 408, 413, 415, 422)
+
+
+@bentoml.service(
+    service_class=FrontedService,
+    workers=settings().service_workers,
+    http={"host": "127.0.0.1", "port": settings().ranking_port},
+    logging={"access": {"enabled": False}},
+    traffic={"timeout": 30},
+)
+class RankingService:
+    """Ranks a user's precomputed candidates for this request."""
+
+    max_body_bytes = RANKING.max_body_bytes
+
+    def __init__(self) -> None:
+        """Wires the parts; nothing is connected or loaded before `start`."""
+        logging.getLogger("headgate").setLevel(logging.INFO)
+        sys.setswitchinterval(0.0005)
+        chosen, name = settings(), RANKING.name
+        self._started_s = time.monotonic()
+        self._client = serving_client(chosen.redis_url.get_secret_value(), timeout_s=_REDIS_TIMEOUT_S)
+        self._live: LiveSnapshots[RankingContent] = LiveSnapshots(
+            self._client, SnapshotStore(chosen.store, name), load_content
+        )
+        self._telemetry = Telemetry(name)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="scoring")
+        cascade = ranking_cascade(self._client, scoring_pool=self._pool, watchers=(self._telemetry,))
+        self._recommender = Recommender(self._live, cascade, RANKING)
+        layout = StreamLayout(
+            stream=keys.event_log(name),
+            seen=lambda event_id: keys.event_seen(name, event_id),
+            recent=lambda user_id: keys.recent_items(name, user_id),
+            counts=lambda event_type: RANKING.gain(event_type) > 0,
+            recent_items=RECENT_ITEMS,
+        )
+        self._feedback = Feedback(RedisStreamLog(self._client, layout))
+        self._inspection = Inspection(self._live, self._recommender, UserReader(self._client))
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """Begin to watch the alias."""
+        await self._live.start()
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        """Let go of Redis and of the scoring thread."""
+        await self._live.stop()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        await self._client.aclose()
+
+    # BentoML's own description and its clients know these two; over HTTP the front answers them by `routes`.
+
+    @bentoml.api(route="/recommend")
+    async def recommend(self, request: RecommendRequest, /) -> Any:
+        """A ranked list for one user."""
+        return await self._recommender.recommend(request, request_id="in-process")
+
+    @bentoml.api(route="/events")
+    async def events(self, request: EventsRequest, /) -> Any:
+        """Feedback."""
+        return await self._feedback.take(request, request_id="in-process", now=now_utc())
+
+    def routes(self) -> Sequence[Route]:
+        """Everything the front answers itself."""
+        served = [
+            Route(
+                "POST",
+                "/recommend",
+                self._post_recommend,
+                "A ranked list for one user",
+                "An unknown user gets the popular list. While Redis is away the popular list comes with `degraded: true`.",
+                takes=RecommendRequest,
+                gives=RecommendReply,
+                errors=(*_BODY_ERRORS, 503, 504),
+            ),
+            Route(
+                "POST",
+                "/events",
+                self._post_events,
+                "Feedback: one event or several",
+                "Answered only after the log took all of them. 503: none was taken, send them again.",
+                takes=EventsRequest,
+                gives=EventsReply,
+                errors=(*_BODY_ERRORS, 503),
+            ),
+            Route(
+                "GET",
+                "/users",
+                self._get_users,
+                "Users to try",
+                gives=UsersReply,
+                query={"limit": "how many, 1 to 200"},
+                errors=(422, 503),
+            ),
+            Route("GET", "/users/{user_id}", self._get_user, "A user's history", gives=UserReply, errors=(422, 503)),
+            Route("GET", "/status", self._get_status, "The live snapshot and counters", gives=StatusReply),
+            Route(
+                "GET",
+                "/readyz",
+                self._get_ready,
+                "200 once a snapshot is live and loaded",
+                gives=ReadyReply,
+                errors=(503,),
+            ),
+        ]
+        documentation = documentation_routes(
+            served, title="headgate ranking", version="0.1.0", description=_DESCRIPTION
+        )
+        return [*served, *documentation, *page_routes()]
+
+    async def _post_recommend(self, exchange: Exchange) -> Reply:
+        request = await exchange.json(RecommendRequest)
+        return json_reply(await self._recommender.recommend(request, request_id=exchange.request_id))
+
+    async def _post_events(self, exchange: Exchange) -> Reply:
+        request = await exchange.json(EventsRequest)
+        reply = await self._feedback.take(request, request_id=exchange.request_id, now=now_utc())
+        self._telemetry.counters["events"] += len(reply["positions"])  # type: ignore[arg-type]
+        return json_reply(reply)
+
+    async def _get_users(self, exchange: Exchange) -> Reply:
+        return json_reply(self._inspection.users(exchange.query.get("limit", "50")))
+
+    async def _get_user(self, exchange: Exchange) -> Reply:
+        return json_reply(await self._inspection.user(exchange.variables["user_id"]))
+
+    async def _get_status(self, exchange: Exchange) -> Reply:
+        return json_reply(
+            {
+                **self._inspection.status(now=now_utc()),
+                "counters": dict(self._telemetry.counters),
+                "uptime_s": round(time.monotonic() - self._started_s, 1),
+                "worker_pid": os.getpid(),
+            }
+        )
+
+    async def _get_ready(self, exchange: Exchange) -> Reply:
+        return json_reply(self._inspection.ready())

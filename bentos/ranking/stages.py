@@ -1,0 +1,268 @@
+"""stages: what the feed's cascade is made of, one class a stage."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Executor
+
+import numpy as np
+import redis.asyncio
+from numpy.typing import NDArray
+from redis.exceptions import RedisError
+
+from bentos.ranking.query import RankingQuery, known_items
+from infra.cascade.batch import Batch, Column
+from infra.cascade.kinds import Filter, Found, Hydrator, Removal, Scorer, Selector, Source
+from infra.catalog.features.ranking import USER_FEATURES, ranker_matrix
+from infra.contracts.candidates import Float32s, Int32s, UserRecord, unpack
+from infra.contracts.errors import DependencyUnavailable, SnapshotNotLoaded
+from infra.snapshots import keys
+from infra.snapshots.overlay import ask_recent, recent_ids
+
+RETRIEVAL, POPULAR, BACKFILL = "retrieval", "popular", "backfill"
+"""The sources' names, as the answer tells them."""
+
+RANK = "rank"
+"""Column: int32 [n], the candidate's position in the batch's list."""
+
+FEATURES = "features"
+"""Column: float32 [n, len(RANKER_FEATURES)]."""
+
+
+_LOOK_AT = 64
+"""Rows of a ranked list that the diversity rule takes at a time: most lists are full after the first."""
+
+_FEW = 64
+"""Up to this many items comparing each with each beats sorting: 1000 candidates and 20 items take 8 us instead of 28."""
+
+
+def among(ids: Int32s, items: Int32s) -> NDArray[np.bool_]:
+    """bool [len(ids)]: which ids are among the items."""
+    if len(items) > _FEW:
+        return np.isin(ids, items)
+    return np.logical_or.reduce(ids[None, :] == items[:, None], axis=0)
+
+
+class UserReader:
+    """Reads all that Redis knows of a user in one round trip."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._client = client
+
+    async def read(self, query: RankingQuery) -> None:
+        """Let the query learn the user's record and overlay.
+
+        Raises DependencyUnavailable, and SnapshotNotLoaded where Redis has not this snapshot's records (or others).
+        """
+        alias, application = query.snapshot.alias, query.snapshot.manifest.application
+        pipe = self._client.pipeline(transaction=False)
+        pipe.get(keys.user_record_prefix(application, alias.version) + query.user_id)
+        ask_recent(pipe, application, query.user_id)
+        pipe.exists(keys.load_marker(application, alias.version))
+        try:
+            payload, recent, loaded = await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise DependencyUnavailable(f"Redis did not answer: {type(error).__name__}: {error}") from error
+        overlay = known_items(query.snapshot, recent_ids(recent))
+        query.learn(None, overlay)
+        if payload is not None:
+            record = _checked(unpack(payload), n_items=len(query.snapshot.content.items.item_ids))
+            query.learn(record, overlay)
+        elif not loaded:
+            raise SnapshotNotLoaded(
+                f"{alias.version} is not in Redis.",
+                mend=f"Run: python -m infra.snapshots load --application {application} --version {alias.version}",
+            )
+
+
+def _checked(record: UserRecord, *, n_items: int) -> UserRecord:
+    """The record, or SnapshotNotLoaded where it does not belong to the pinned snapshot."""
+    for indices in (record.item_indices, record.history):
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < n_items:
+            raise SnapshotNotLoaded("A user's record names items that the snapshot has not.", mend="Load it again.")
+    if len(record.features) != len(USER_FEATURES):
+        raise SnapshotNotLoaded(f"A user's record has {len(record.features)} features; wanted {len(USER_FEATURES)}.")
+    return record
+
+
+class RetrievalSource(Source[RankingQuery]):
+    """The candidates that batch worked out for this user."""
+
+    name = RETRIEVAL
+
+    def __init__(self, reader: UserReader) -> None:
+        self._reader = reader
+
+    async def find(self, query: RankingQuery, batch: Batch) -> Found:
+        """The user's list as it is stored; nothing for a user whom batch did not know."""
+        await self._reader.read(query)
+        if query.record is None:
+            return Found(np.empty(0, np.int32), np.empty(0, np.float32))
+        ids = query.record.item_indices
+        return Found(ids, query.record.scores.astype(np.float32), {RANK: np.arange(len(ids), dtype=np.int32)})
+
+
+class PopularSource(Source[RankingQuery]):
+    """What many took lately: for users without a list of their own, and for all while Redis is away."""
+
+    name = POPULAR
+
+    def applies(self, query: RankingQuery) -> bool:
+        return not query.has_candidates
+
+    async def find(self, query: RankingQuery, batch: Batch) -> Found:
+        """The snapshot's popular list, long enough for what filters may take."""
+        content = query.snapshot.content
+        wanted = query.n + len(query.excluded) + len(query.removable)
+        return Found(content.popular[:wanted], content.popular_scores[:wanted])
+
+
+class ConsumedFilter(Filter[RankingQuery]):
+    """Takes out what the user has consumed: in the batch's history, since then, or in this session."""
+
+    name = "consumed"
+
+    def applies(self, query: RankingQuery) -> bool:
+        return len(query.removable) > 0
+
+    async def remove(self, query: RankingQuery, batch: Batch) -> list[Removal]:
+        """One removal a place where it was seen."""
+        history = query.record.history if query.record is not None else np.empty(0, np.int32)
+        seen = (("in this session", query.session), ("since the batch", query.overlay), ("before the batch", history))
+        return [
+            Removal(among(batch.ids, np.asarray(items, np.int32)), f"consumed {when}")
+            for when, items in seen
+            if len(items)
+        ]
+
+
+class ExcludedFilter(Filter[RankingQuery]):
+    """Takes out what the request does not want."""
+
+    name = "excluded"
+
+    def applies(self, query: RankingQuery) -> bool:
+        return len(query.excluded) > 0
+
+    async def remove(self, query: RankingQuery, batch: Batch) -> list[Removal]:
+        """Everything that `exclude` names."""
+        return [Removal(among(batch.ids, query.excluded), "excluded by the request")]
+
+
+class FeatureHydrator(Hydrator[RankingQuery]):
+    """Adds the ranker's input."""
+
+    name = "features"
+
+    def applies(self, query: RankingQuery) -> bool:
+        return query.has_candidates
+
+    async def hydrate(self, query: RankingQuery, batch: Batch) -> Mapping[str, Column]:
+        """float32 [n, features], by the function that training uses."""
+        record = query.record
+        if record is None or RANK not in batch.columns:
+            return {}
+        matrix = ranker_matrix(
+            record.features,
+            query.snapshot.content.items.columns,
+            item_indices=batch.ids,
+            scores=batch.scores,
+            ranks=batch.columns[RANK].astype(np.int32, copy=False),
+            best_score=float(record.scores[0]),
+            history=query.history,
+        )
+        return {FEATURES: matrix}
+
+
+class RankerScorer(Scorer[RankingQuery]):
+    """The snapshot's XGBoost ranker, one call for all candidates."""
+
+    name = "ranker"
+
+    def __init__(self, pool: Executor | None) -> None:
+        """pool: where the native call runs so that the event loop stays free; None: in the event loop itself."""
+        self._pool = pool
+
+    def applies(self, query: RankingQuery) -> bool:
+        return query.has_candidates
+
+    async def score(self, query: RankingQuery, batch: Batch) -> Float32s:
+        """float32 [n], the sum of the trees. Raises KeyError where the features are missing."""
+        features = batch.columns[FEATURES]
+        if not len(batch):
+            return np.empty(0, np.float32)
+        ranker = query.snapshot.content.ranker
+        if self._pool is None:
+            return _predict(ranker, features)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _predict, ranker, features)
+
+
+def _predict(ranker: object, features: Column) -> Float32s:
+    scores = ranker.inplace_predict(features, validate_features=False)  # type: ignore[attr-defined]
+    return np.asarray(scores, np.float32)
+
+
+class BackfillSource(Source[RankingQuery]):
+    """Fills a list that filters made shorter than was asked for: popular first, then the whole catalogue by popularity."""
+
+    name = BACKFILL
+
+    async def find(self, query: RankingQuery, batch: Batch) -> Found:
+        """What is missing to n, below everything that is there: scores go on from the lowest in steps of one."""
+        missing = query.n - len(batch)
+        if missing <= 0:
+            return Found(np.empty(0, np.int32), np.empty(0, np.float32))
+        order = query.snapshot.content.backfill
+        taken = np.zeros(len(order), np.bool_)
+        for items in (batch.ids, query.removable, query.excluded):
+            taken[items] = True
+        ids = order[~taken[order]][:missing]
+        lowest = float(batch.scores.min()) if len(batch) else 0.0
+        return Found(ids, (lowest - np.arange(1, len(ids) + 1)).astype(np.float32))
+
+
+class DiversitySelector(Selector[RankingQuery]):
+    """The best n, of which at most a share carry any one genre or come from any one creator.
+
+    Greedy in score order (ties as the sources ordered them): an item is passed over when one of its genres or its creator already
+    has its share. Where that leaves fewer than n, the best passed over fill up, so that the rule never shortens a list. The
+    chosen items are shown in score order.
+    """
+
+    name = "diversity"
+
+    def __init__(self, *, genre_share_fraction: float, creator_share_fraction: float) -> None:
+        self._genre_share = genre_share_fraction
+        self._creator_share = creator_share_fraction
+
+    async def select(self, query: RankingQuery, batch: Batch) -> NDArray[np.integer]:
+        """Positions of at most n candidates, best first."""
+        order = np.argsort(-batch.scores, kind="stable")
+        if len(order) <= query.n:
+            return order
+        content = query.snapshot.content
+        genre_cap = max(1, math.ceil(self._genre_share * query.n))
+        creator_cap = max(1, math.ceil(self._creator_share * query.n))
+        of_genre: Counter[int] = Counter()
+        of_creator: Counter[int] = Counter()
+        chosen: list[int] = []
+        passed: list[int] = []
+        for start in range(0, len(order), _LOOK_AT):
+            items = batch.ids[order[start : start + _LOOK_AT]]
+            creators: list[int] = content.items.columns.creators[items].tolist()
+            for place, (item, creator) in enumerate(zip(items.tolist(), creators, strict=True), start):
+                genres = content.item_genres[item]
+                full = creator >= 0 and of_creator[creator] >= creator_cap
+                if full or any(of_genre[genre] >= genre_cap for genre in genres):
+                    passed.append(place)
+                    continue
+                of_genre.update(genres)
+                of_creator[creator] += 1
+                chosen.append(place)
+                if len(chosen) == query.n:
+                    return order[chosen]
+        chosen = sorted(chosen + passed[: query.n - len(chosen)])
+        return order[chosen]

@@ -1,0 +1,61 @@
+"""telemetry: what the feed's service counts: Prometheus histograms beside BentoML's, and counters for /status."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from bentos.ranking.query import RankingQuery
+from infra.cascade.kinds import SideEffect
+from infra.cascade.runner import Outcome
+
+if TYPE_CHECKING:
+    import prometheus_client
+
+_BUCKETS_MS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+
+
+@functools.cache
+def _stage_ms() -> prometheus_client.Histogram:
+    # Imported at first use: BentoML says where its workers' metrics go only after it has imported the service.
+    from prometheus_client import Histogram
+
+    return Histogram(
+        "headgate_stage_ms", "Wall-clock of a stage of the cascade", ["application", "stage"], buckets=_BUCKETS_MS
+    )
+
+
+@functools.cache
+def _requests() -> prometheus_client.Counter:
+    from prometheus_client import Counter as PrometheusCounter
+
+    return PrometheusCounter(
+        "headgate_requests", "Requests answered with a list", ["application", "decided_by", "degraded"]
+    )
+
+
+class Telemetry(SideEffect[RankingQuery]):
+    """Counts every outcome."""
+
+    name = "telemetry"
+
+    def __init__(self, application: str) -> None:
+        self._application = application
+        self._histograms: dict[str, prometheus_client.Histogram] = {}
+        self.counters: Counter[str] = Counter()
+
+    async def act(self, query: RankingQuery, outcome: Outcome) -> None:
+        """One observation a stage, one count a request."""
+        for stage, taken_ms in outcome.stage_ms.items():
+            histogram = self._histograms.get(stage)
+            if histogram is None:
+                histogram = self._histograms[stage] = _stage_ms().labels(self._application, stage)
+            histogram.observe(taken_ms)
+        degraded = "true" if outcome.degraded else "false"
+        _requests().labels(self._application, outcome.decided_by, degraded).inc()
+        self.counters["recommendations"] += 1
+        self.counters["degraded"] += outcome.degraded
+        self.counters[f"decided_by_{outcome.decided_by}"] += 1
+        for removed in outcome.removed:
+            self.counters[f"removed_by_{removed.by}"] += len(removed.ids)
