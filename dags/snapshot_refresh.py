@@ -1,0 +1,206 @@
+"""snapshot_refresh: for every application a DAG that builds a snapshot from events, has it judged, and puts it live."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, CronTriggerTimetable, chain
+
+from dags.forms import refresh_form
+from dags.job import JobOperator
+from dags.late import refresh_deadline
+from infra.catalog.applications import APPLICATIONS
+from infra.catalog.applications.spec import ApplicationSpec
+from infra.config.settings import settings
+
+VERSION = "{{ ti.xcom_pull(task_ids='open')['version'] }}"
+DATASET = "{{ ti.xcom_pull(task_ids='import')['dataset'] }}"
+ACTOR = "airflow:{{ dag_run.triggering_user_name or 'schedule' }}"
+REASON = "{{ dag.dag_id }} {{ run_id }}"
+
+DOC = """
+### What this does
+
+Builds one **snapshot** for `{name}` from a set of events and puts it live. A snapshot is a numbered, sealed folder of Parquet
+files: every user's best {candidates:,} items, the item table, and the model that ranks them.
+
+| task | does | changes what is served? |
+|---|---|---|
+| `open` | takes the next version number and notes where the alias stands | no |
+| `import` | reads the source into a dataset; bad rows are counted and set aside | no |
+| `embed` | Spark: vectors for users and items | no |
+| `candidates` | Spark and FAISS: the best items of every user | no |
+| `train` | XGBoost: the ranker, judged on the newest part of the data | no |
+| `stage` | seals the folder with a manifest of digests: the snapshot now exists | no |
+| `validate` | Great Expectations: the gate. **Only this may call it VALIDATED** | no |
+| `load` | copies the candidates into Redis, beside those of the live version | no |
+| `flip` | moves the alias `predictions_current` by compare-and-set | **yes, at once** |
+| `gc` | deletes old copies from Redis; the run does not hang on it | no |
+
+Runs daily at 00:00 UTC (no catch-up, one run at a time). A manual run shows a form: every field may stay empty.
+Each task is also a command; the first line of its log is the one to type into a shell.
+
+### When something is red
+
+| task | you see | mend |
+|---|---|---|
+| `import` | *No source* | fill in **Source of the events**, or set `HEADGATE_{upper}_SOURCE` for the daily run |
+| `import` | `DataRefused` | read the rejects file that the message names; mend the data, the mapping, or raise **Bad rows allowed** |
+| any Spark task | `MissingTool` | `make up` finds or unpacks a Java 17 |
+| any Spark task | out of memory | raise `HEADGATE_SPARK_DRIVER_MEMORY`, or use a cluster: `HEADGATE_SPARK_MASTER=spark://...` |
+| `validate` | `ValidationRefused` | the message names the check, what was seen and wanted; the report lies with the snapshot. What is live stays live. |
+| `load` | `NotEnoughRoom` | `make gc`, or a larger `HEADGATE_REDIS_MAXMEMORY_MB`; then clear this task |
+| `flip` | `FlipFenced` | somebody rolled back (or flipped) while this ran, and that wins. The message has the command that flips on purpose. |
+| any | `DependencyUnavailable` | Redis or the store is away: `make status`, then clear the task |
+
+Clearing a task repeats it and what follows. It is safe: each try writes a folder of its own, and a retry that finds its work done
+changes nothing. `snapshot_rollback` may run **while** this does: the alias's generation decides, not the clock, so a build that
+began before the rollback can never undo it.
+
+The live snapshot must never be older than {slo:g} h: `snapshot_freshness` watches that, and a run that is not done {spare:g} h after
+it was queued is reported as late.
+"""
+
+
+def refresh_dag(spec: ApplicationSpec) -> DAG:
+    """The DAG `snapshot_refresh_<application>`."""
+    chosen = settings()
+    source = str(getattr(chosen, f"{spec.name}_source", ""))
+    slo = timedelta(hours=chosen.freshness_slo_hours)
+    deadline = refresh_deadline(application=spec.name, freshness_slo=slo)
+    doc = DOC.format(
+        name=spec.name,
+        upper=spec.name.upper(),
+        candidates=chosen.candidates_per_user,
+        slo=slo / timedelta(hours=1),
+        spare=deadline.interval / timedelta(hours=1) if isinstance(deadline.interval, timedelta) else 0,
+    )
+    with DAG(
+        dag_id=f"snapshot_refresh_{spec.name}",
+        dag_display_name=f"Refresh the snapshot: {spec.title}",
+        description=f"Build a snapshot of {spec.name} from events, validate it, put it live.",
+        doc_md=doc,
+        # The first run is at the next tick: unpausing the DAG must not start a build by itself.
+        schedule=CronTriggerTimetable(spec.schedule, timezone="UTC", run_immediately=timedelta(0)),
+        catchup=False,
+        max_active_runs=1,
+        dagrun_timeout=timedelta(hours=24),
+        deadline=deadline,
+        params=refresh_form(chosen=chosen, source=source),
+        user_defined_macros={"default_source": source},
+        default_args={"owner": "headgate", "retry_delay": timedelta(seconds=10)},
+        tags=["headgate", spec.name, "snapshot"],
+    ) as dag:
+        wire(spec)
+    return dag
+
+
+def wire(spec: ApplicationSpec) -> None:
+    """The tasks and their order, in the current DAG."""
+    which = ["--application", spec.name]
+    built = [*which, "--version", VERSION]
+    setting = f"the setting HEADGATE_{spec.name.upper()}_SOURCE is empty"
+    open_ = JobOperator(
+        task_id="open",
+        module="infra.snapshots",
+        args=["open", *which, "--actor", ACTOR],
+        retries=2,
+        execution_timeout=timedelta(minutes=5),
+        doc_md="Takes the next version number, and notes the alias's generation: a flip that finds another is fenced.",
+    )
+    import_ = JobOperator(
+        task_id="import",
+        module="spark_jobs.ingest",
+        args=which,
+        options={
+            "--source": "{{ params.source or default_source }}",
+            "--format": "{{ params.format or '' }}",
+            "--map": "{{ params.mapping or '' }}",
+            "--max-rejected-fraction": "{{ '' if params.max_rejected_fraction is none else params.max_rejected_fraction }}",
+        },
+        needed={
+            "--source": f"No source of events: the form's field is empty and {setting}. "
+            "Trigger the DAG with a source, or set it before `make up`."
+        },
+        retries=1,
+        execution_timeout=timedelta(hours=4),
+        doc_md="Reads the source into a sealed dataset. Above the allowed share of bad rows it fails and changes nothing.",
+    )
+    embed = JobOperator(
+        task_id="embed",
+        module="spark_jobs.embeddings",
+        args=[*built, "--dataset", DATASET],
+        env={
+            "HEADGATE_EMBEDDER": "{{ params.embedder or '' }}",
+            "HEADGATE_EMBEDDING_DIM": "{{ params.embedding_dim or '' }}",
+        },
+        retries=1,
+        execution_timeout=timedelta(hours=6),
+        doc_md="Vectors for every user and item, and what both have been up to.",
+    )
+    candidates = JobOperator(
+        task_id="candidates",
+        module="spark_jobs.candidates",
+        args=built,
+        env={
+            "HEADGATE_CANDIDATES_PER_USER": "{{ params.candidates_per_user or '' }}",
+            "HEADGATE_INCLUDE_SEEN": "{{ {'include': 'true', 'leave out': 'false'}.get(params.include_seen, '') }}",
+        },
+        retries=1,
+        execution_timeout=timedelta(hours=6),
+        doc_md="The best items of every user by exact search, packed; the popular and the trending ones.",
+    )
+    train = JobOperator(
+        task_id="train",
+        module="spark_jobs.training",
+        args=built,
+        env={"HEADGATE_RANKER_TREES": "{{ params.ranker_trees or '' }}"},
+        retries=1,
+        execution_timeout=timedelta(hours=6),
+        doc_md="The ranker, from a split in time: it never sees what came after the moment it predicts.",
+    )
+    stage = JobOperator(
+        task_id="stage",
+        module="spark_jobs.publish",
+        args=built,
+        retries=1,
+        execution_timeout=timedelta(hours=1),
+        doc_md="Seals the manifest. From here on the snapshot exists and never changes.",
+    )
+    validate = JobOperator(
+        task_id="validate",
+        module="validation.gate",
+        args=built,
+        retries=0,  # the same bytes get the same verdict
+        execution_timeout=timedelta(hours=2),
+        doc_md="The gate. A refusal names the check, what was seen and what was wanted, and leaves the alias alone.",
+    )
+    load = JobOperator(
+        task_id="load",
+        module="infra.snapshots",
+        args=["load", *built],
+        retries=2,
+        execution_timeout=timedelta(hours=2),
+        doc_md="Copies the candidates into Redis and reads each one back. Refused beforehand where they would not fit.",
+    )
+    flip = JobOperator(
+        task_id="flip",
+        module="infra.snapshots",
+        args=["flip", *built, "--actor", ACTOR, "--reason", REASON],
+        retries=2,
+        execution_timeout=timedelta(minutes=5),
+        doc_md="Compare-and-set of the alias. If it moved since `open`, nothing happens and the task says who was first.",
+    )
+    gc = JobOperator(
+        task_id="gc",
+        module="infra.snapshots",
+        args=["gc", *which],
+        on_failure="skip",
+        execution_timeout=timedelta(minutes=30),
+        doc_md="Deletes serving copies that no rollback will want soon. When it fails the snapshot is live all the same.",
+    )
+    chain([open_, import_], embed, candidates, train, stage, validate, load, flip, gc)
+
+
+for _spec in APPLICATIONS.values():
+    globals()[f"snapshot_refresh_{_spec.name}"] = refresh_dag(_spec)
