@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     ranker_trees: int = Field(100, ge=1, le=2000)
     random_seed: int = 20_240_601
 
+    ranking_source: str = Field(
+        "", description="where the daily refresh of `ranking` reads events: a path or an fsspec URL; empty: none"
+    )
     max_rejected_fraction: float = Field(0.01, ge=0, le=1, description="bad rows above this share fail an import")
     keep_versions: int = Field(3, ge=2, description="loaded versions that garbage collection leaves in Redis")
     freshness_slo_hours: float = Field(36.0, gt=0, description="the live snapshot may be this old")

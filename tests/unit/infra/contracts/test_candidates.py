@@ -51,7 +51,9 @@ def test_rubbish_is_refused_and_never_read_as_a_record(payload: bytes) -> None:
 
 
 def test_a_cut_record_is_refused() -> None:
-    payload = pack(UserRecord(np.arange(5, dtype=np.int32), np.ones(5, np.float16), np.ones(2, np.float16), np.ones(1, np.int32)))
+    payload = pack(
+        UserRecord(np.arange(5, dtype=np.int32), np.ones(5, np.float16), np.ones(2, np.float16), np.ones(1, np.int32))
+    )
     for length in range(len(payload)):
         with pytest.raises(ContractViolation):
             unpack(payload[:length])

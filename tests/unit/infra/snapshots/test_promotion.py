@@ -79,7 +79,9 @@ def test_what_is_loaded_is_what_was_written_for_every_user(
 
 def test_strange_user_ids_are_keys_like_any_other(promotion: Promotion, client: redis.Redis, tmp_path: Path) -> None:
     world = tiny_world(users=5)
-    world = type(world)(world.user_vectors, world.item_vectors, world.histories, ["a:b", "{x}", "n\nl", "nul\0", "ü*?["])
+    world = type(world)(
+        world.user_vectors, world.item_vectors, world.histories, ["a:b", "{x}", "n\nl", "nul\0", "ü*?["]
+    )
     version = build_tiny_snapshot(str(tmp_path), world=world)
     version.record(State.VALIDATED, actor="gate", reason="test")
     promotion.load(version, limit_fraction=ALL)
@@ -89,7 +91,9 @@ def test_strange_user_ids_are_keys_like_any_other(promotion: Promotion, client: 
 
 def test_an_unvalidated_snapshot_is_neither_loaded_nor_flipped(promotion: Promotion, tmp_path: Path) -> None:
     version = build_tiny_snapshot(str(tmp_path))
-    with pytest.raises(SnapshotNotValidated, match=r"ranking/v1 is STAGED; wanted VALIDATED\. Run: make validate VERSION=v1"):
+    with pytest.raises(
+        SnapshotNotValidated, match=r"ranking/v1 is STAGED; wanted VALIDATED\. Run: make validate VERSION=v1"
+    ):
         promotion.load(version, limit_fraction=ALL)
     with pytest.raises(SnapshotNotValidated):
         promotion.flip(version, actor="t", reason="")
@@ -130,7 +134,9 @@ def test_a_build_that_began_before_a_rollback_cannot_undo_it(promotion: Promotio
     late = validated(promotion, tmp_path)
     promotion.load(late, limit_fraction=ALL)
     promotion.rollback(None, actor="oncall", reason="bad", limit_fraction=ALL)
-    with pytest.raises(FlipFenced, match=r"the alias is at generation 3 \(predictions_v1\), this flip to v3 began at generation 2"):
+    with pytest.raises(
+        FlipFenced, match=r"the alias is at generation 3 \(predictions_v1\), this flip to v3 began at generation 2"
+    ):
         promotion.flip(late, actor="build", reason="daily")
     alias = promotion.alias.read()
     assert alias is not None and alias.version == "v1"
@@ -159,7 +165,9 @@ def test_a_rollback_works_with_redis_memory_full(promotion: Promotion, client: r
     assert promotion.rollback(None, actor="t", reason="full", limit_fraction=ALL)[1].version == "v1"
 
 
-def test_a_rollback_to_a_collected_version_loads_it_again(promotion: Promotion, client: redis.Redis, tmp_path: Path) -> None:
+def test_a_rollback_to_a_collected_version_loads_it_again(
+    promotion: Promotion, client: redis.Redis, tmp_path: Path
+) -> None:
     for _ in range(4):
         live(promotion, tmp_path)
     deleted = promotion.collect(keep=2)

@@ -84,7 +84,9 @@ def test_a_crash_between_manifest_and_state_is_mended_by_sealing_again(tmp_path:
 
 def test_states_are_recorded_in_order_and_a_forbidden_move_leaves_no_record(tmp_path: Path) -> None:
     version = build_tiny_snapshot(str(tmp_path))
-    with pytest.raises(MoveNotAllowed, match=r"ranking/v1 is STAGED and cannot become LIVE\. Run: make validate VERSION=v1"):
+    with pytest.raises(
+        MoveNotAllowed, match=r"ranking/v1 is STAGED and cannot become LIVE\. Run: make validate VERSION=v1"
+    ):
         version.record(State.LIVE, actor="t", reason="no")
     version.record(State.VALIDATED, actor="gate", reason="all checks passed")
     version.record(State.LIVE, actor="t", reason="go")

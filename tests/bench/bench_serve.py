@@ -1,0 +1,151 @@
+"""bench_serve: what a request costs: `python -m tests.bench.bench_serve [--users N --items N --top N --trees N --repeats N]`.
+
+Starts a Redis and the ranking service of its own on free ports, with one worker and a synthetic snapshot. Closed loop finds
+the peak (the best of several numbers of callers); open loop at half of it gives the latencies, from the moment each request
+was due. fetch_decode_ms is the retrieval stage of those same answers: one round trip to Redis and the decoding of the record.
+Every figure is the median of the repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+from urllib.parse import urlsplit
+
+import numpy as np
+import xgboost
+
+from infra.catalog.features.ranking import RANKER_FEATURES
+from infra.config import console
+from infra.config.settings import CHECKOUT
+from tests.bench.report import Report
+from tests.fixtures import tiny_snapshot
+from tests.fixtures.redis_server import RedisProcess
+from tests.fixtures.service import Served, Stage, serving
+
+_CALLERS = (2, 4, 8, 16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    defaults = {"users": 2000, "items": 20_000, "top": 1000, "trees": 100, "repeats": 3, "seconds": 15, "n": 20}
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    chosen = parser.parse_args()
+    report = Report("serve")
+    with tempfile.TemporaryDirectory() as folder, service(Path(folder), chosen) as served:
+        bodies = Path(folder) / "bodies.jsonl"
+        write_bodies(bodies, users=chosen.users, n=chosen.n)
+        load(served, bodies, connections=8, seconds=3)
+        with report.watching():
+            peaks = [peak(served, bodies, seconds=max(3, chosen.seconds // 3)) for _ in range(chosen.repeats)]
+            peak_per_s = statistics.median(peaks)
+            halves = [
+                load(served, bodies, connections=128, seconds=chosen.seconds, per_s=peak_per_s / 2, seed=seed)
+                for seed in range(chosen.repeats)
+            ]
+            alone = load(served, bodies, connections=1, seconds=3)
+    if any(half["failed"] or half["degraded"] for half in halves):
+        raise RuntimeError(f"Not every answer was whole; these are not latencies of the full cascade: {halves}")
+    report.figures |= {
+        "fetch_decode_ms_p99": median(halves, "stage_ms_p99", "retrieval"),
+        "recommend_p99_ms_half_load": median(halves, "latency_ms", "p99"),
+    }
+    stages = halves[0]["stage_ms_p50"]
+    report.controls |= {
+        "peak_per_s": round(peak_per_s, 1),
+        "half_load_per_s": round(peak_per_s / 2, 1),
+        "recommend_p50_ms_half_load": median(halves, "latency_ms", "p50"),
+        "recommend_p50_ms_alone": alone["latency_ms"]["p50"],
+        "recommend_p99_ms_alone": alone["latency_ms"]["p99"],
+        "fetch_decode_ms_p50": median(halves, "stage_ms_p50", "retrieval"),
+        "fetch_decode_ms_p99_alone": alone["stage_ms_p99"]["retrieval"],
+        "generator_late_ms_p99": median(halves, "late_sends_ms_p99"),
+        **{f"stage_{stage}_ms_p50": taken for stage, taken in stages.items()},
+        **{name: getattr(chosen, name) for name in defaults},
+        "workers": 1,
+    }
+    path = report.write()
+    console.result({"path": str(path), "valid": report.valid, **report.figures, **report.controls})
+
+
+def median(reports: list[dict[str, object]], *path: str) -> float:
+    """The median over the repeats of one number."""
+    values = []
+    for found in reports:
+        value: object = found
+        for key in path:
+            value = value[key]  # type: ignore[index]
+        values.append(float(value))  # type: ignore[arg-type]
+    return round(statistics.median(values), 3)
+
+
+@contextmanager
+def service(folder: Path, chosen: argparse.Namespace) -> Iterator[Served]:
+    """Redis, a live snapshot and the service over it."""
+    world = tiny_snapshot.tiny_world(users=chosen.users, items=chosen.items)
+    redis = RedisProcess(folder)
+    redis.start()
+    try:
+        stage = Stage(folder / "store", redis.url)
+        with patch.object(tiny_snapshot, "tiny_ranker", lambda *, trees: ranker(chosen.trees)):
+            stage.flip_live(world=world, k=chosen.top)
+        with serving(stage, folder=folder, environment={"HEADGATE_SERVICE_WORKERS": "1"}) as served:
+            served.wait_ready()
+            yield served
+    finally:
+        redis.stop()
+
+
+def ranker(trees: int) -> bytes:
+    """A rank:ndcg booster with full trees of depth 6, as UBJSON."""
+    rng = np.random.default_rng(4)
+    x = rng.random((20_000, len(RANKER_FEATURES)), np.float32)
+    y = rng.integers(0, 3, len(x))
+    data = xgboost.DMatrix(x, label=y, qid=np.repeat(np.arange(200), 100), feature_names=list(RANKER_FEATURES))
+    booster = xgboost.train({"objective": "rank:ndcg", "max_depth": 6, "seed": 5}, data, trees)
+    return bytes(booster.save_raw("ubj"))
+
+
+def write_bodies(path: Path, *, users: int, n: int) -> None:
+    """One request a user."""
+    path.write_text("".join(json.dumps({"user_id": f"u{user}", "n": n}) + "\n" for user in range(users)))
+
+
+def peak(served: Served, bodies: Path, *, seconds: float) -> float:
+    """The most answers a second that any number of callers gets."""
+    return max(load(served, bodies, connections=callers, seconds=seconds)["per_s"] for callers in _CALLERS)
+
+
+def load(
+    served: Served, bodies: Path, *, connections: int, seconds: float, per_s: float = 0.0, seed: int = 1
+) -> dict[str, object]:
+    """One run of the generator in a process of its own."""
+    port = urlsplit(served.url).port
+    options = {
+        "port": port,
+        "bodies": bodies,
+        "connections": connections,
+        "seconds": seconds,
+        "per-s": per_s,
+        "seed": seed,
+    }
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "tests.bench.load", *arguments]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    console.say(
+        f"{'open' if per_s else 'closed'} loop, {connections} connections, {seconds:.0f} s: {done.stdout.strip()}"
+    )
+    return dict(json.loads(done.stdout))
+
+
+if __name__ == "__main__":
+    main()
