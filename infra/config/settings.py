@@ -27,20 +27,20 @@ class Settings(BaseSettings):
         0.9, gt=0, le=1, description="a load that would pass this share of maxmemory is refused"
     )
 
-    airflow_port: int = Field(8080, ge=1, le=65535)
-    ranking_port: int = Field(3000, ge=1, le=65535)
+    airflow_port: int = Field(8080, ge=1, le=65535, description="port of the embedded Airflow")
+    ranking_port: int = Field(3000, ge=1, le=65535, description="port of the ranking service")
     service_workers: int = Field(1, ge=1, description="worker processes of each service")
 
     spark_master: str = Field("local[2]", description="local[n], or spark://host:port for a cluster")
-    spark_driver_memory: str = Field("3g", pattern=r"^\d+[gm]$")
+    spark_driver_memory: str = Field("3g", pattern=r"^\d+[gm]$", description="memory of a job's own JVM")
     spark_executor_memory: str = Field("1g", pattern=r"^\d+[gm]$", description="an executor's memory on a cluster")
 
-    embedder: Literal["spectral", "als"] = "spectral"
-    embedding_dim: int = Field(128, ge=4, le=2048)
-    candidates_per_user: int = Field(1000, ge=10, le=10_000)
+    embedder: Literal["spectral", "als"] = Field("spectral", description="how users and items become vectors")
+    embedding_dim: int = Field(128, ge=4, le=2048, description="width of the vectors")
+    candidates_per_user: int = Field(1000, ge=10, le=10_000, description="items a user's list holds")
     include_seen: bool = Field(False, description="also retrieve items that the user has consumed")
-    ranker_trees: int = Field(100, ge=1, le=2000)
-    random_seed: int = 20_240_601
+    ranker_trees: int = Field(100, ge=1, le=2000, description="trees of the XGBoost ranker")
+    random_seed: int = Field(20_240_601, ge=0, description="seed of everything that the batch draws")
 
     ranking_source: str = Field(
         "", description="where the daily refresh of `ranking` reads events: a path or an fsspec URL; empty: none"
@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     freshness_slo_hours: float = Field(36.0, gt=0, description="the live snapshot may be this old")
 
     require_all: bool = Field(False, description="a missing tool fails a test instead of skipping it")
+    proof_size: Literal["small", "full"] = Field("small", description="how large the proofs of the tests are")
 
     @model_validator(mode="after")
     def _fill(self) -> Settings:
