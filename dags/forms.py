@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from airflow.sdk import Param
@@ -12,6 +13,9 @@ from infra.config.settings import Settings
 FORMATS = ("auto", "movielens", "csv", "jsonl", "parquet", "world")
 EMBEDDERS = ("spectral", "als")
 
+_MARKDOWN = re.compile(r"[\\`*_~<>\[\]|]")
+"""What a path may hold and Markdown would take for its own. (Bold, not code: Airflow lays code over the next line.)"""
+
 
 def refresh_form(*, chosen: Settings, source: str) -> dict[str, Param]:
     """The fields of a snapshot refresh. Every default is None: the setting counts, and the help says what it is now."""
@@ -19,22 +23,23 @@ def refresh_form(*, chosen: Settings, source: str) -> dict[str, Param]:
         "source": Param(
             None,
             title="Source of the events",
-            description=f"A path on the machine that runs the jobs, or an fsspec URL (`s3://bucket/events`). {_now(source)}",
+            description_md=f"A path on the machine that runs the jobs, or an fsspec URL (**s3://bucket/events**). {_now(source)}",
             type=["null", "string"],
             minLength=1,
             maxLength=4096,
         ),
         "format": _choice(
             "Format",
-            "How to read the source. `auto` recognises MovieLens folders and everything with a usual file ending; `world` is the "
-            "sample world that `make demo` generates. Empty: auto.",
+            "How to read the source. **auto** recognises MovieLens folders and usual file endings; **world** is the "
+            "sample world that **make demo** generates.",
             FORMATS,
+            empty="recognise it",
         ),
         "mapping": Param(
             None,
             title="Column mapping",
-            description="For your own CSV, JSONL or Parquet: which column is what, such as "
-            "`user=customer_id,item=sku,time=ts,type=event,value=price`. Empty: the usual names are looked for.",
+            description_md="For your own CSV, JSONL or Parquet: which column is what, such as "
+            "**user=customer_id,item=sku,time=ts,type=event,value=price**. Empty: the usual names are looked for.",
             type=["null", "string"],
             pattern=r"^(user|item|time|type|value)=[^,=]+(,(user|item|time|type|value)=[^,=]+)*$",
         ),
@@ -48,9 +53,9 @@ def refresh_form(*, chosen: Settings, source: str) -> dict[str, Param]:
         ),
         "embedder": _choice(
             "Embedder",
-            "How users and items become vectors: `spectral` (better at the head of the list) or `als`. "
-            + _now(chosen.embedder),
+            "How users and items become vectors: **spectral** (better at the head of the list) or **als**.",
             EMBEDDERS,
+            empty=f"the setting, now {chosen.embedder}",
         ),
         "embedding_dim": _number(
             "Dimensions",
@@ -68,9 +73,9 @@ def refresh_form(*, chosen: Settings, source: str) -> dict[str, Param]:
         ),
         "include_seen": _choice(
             "Items already consumed",
-            "`leave out` retrieves only what the user has not consumed; `include` also the rest (shops whose customers buy again). "
-            + _now("include" if chosen.include_seen else "leave out"),
+            "**leave out** retrieves only what the user has not consumed; **include** also the rest (customers buy again).",
             ("leave out", "include"),
+            empty=f"the setting, now {'include' if chosen.include_seen else 'leave out'}",
         ),
         "ranker_trees": _number(
             "Trees of the ranker", "More trees rank better and slower.", chosen.ranker_trees, low=1, high=2000
@@ -85,7 +90,7 @@ def rollback_form() -> dict[str, Param]:
         "application": Param(
             names[0],
             title="Application",
-            description="Whose alias `predictions_current` moves.",
+            description_md="Whose alias **predictions_current** moves.",
             type="string",
             enum=names,
             values_display={name: f"{APPLICATIONS[name].title} ({name})" for name in names},
@@ -93,13 +98,13 @@ def rollback_form() -> dict[str, Param]:
         "version": Param(
             None,
             title="Version",
-            description="Such as `v12`. Empty: the version before the live one. A later version is fine too (rolling forward).",
+            description_md="Such as **v12**. Empty: the version before the live one. A later version is fine (rolling forward).",
             type=["null", "string"],
             pattern=r"^(predictions_)?v[1-9][0-9]{0,8}$",
         ),
         "reason": Param(
             title="Reason",
-            description="For the records and for whoever is on call next: what was wrong with the live version?",
+            description_md="For the records and for whoever is on call next: what was wrong with the live version?",
             type="string",
             minLength=5,
             maxLength=500,
@@ -107,14 +112,23 @@ def rollback_form() -> dict[str, Param]:
     }
 
 
-def _choice(title: str, description: str, values: Sequence[str]) -> Param:
-    return Param(None, title=title, description=description, type=["null", "string"], enum=[None, *values])
+def _choice(title: str, description: str, values: Sequence[str], *, empty: str) -> Param:
+    """empty: what the list shows for no choice."""
+    return Param(
+        None,
+        title=title,
+        description_md=description,
+        type=["null", "string"],
+        enum=[None, *values],
+        values_display={"null": empty},
+    )
 
 
 def _number(title: str, description: str, setting: float, *, low: float, high: float, kind: str = "integer") -> Param:
     text = f"{description} {_now(f'{setting:,}')}"
-    return Param(None, title=title, description=text, type=["null", kind], minimum=low, maximum=high)
+    return Param(None, title=title, description_md=text, type=["null", kind], minimum=low, maximum=high)
 
 
 def _now(value: str) -> str:
-    return f"Empty: the setting, now `{value}`." if value else "Empty: the setting, which is empty now."
+    plain = _MARKDOWN.sub(r"\\\g<0>", value)
+    return f"Empty: the setting, now **{plain}**." if value else "Empty: the setting, which is empty now."

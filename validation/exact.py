@@ -76,7 +76,7 @@ def exact_sample(
         products[row[at >= 0], at[at >= 0]] = -np.inf
         _take_best(state, products)
     score_map = ScoreMap(manifest.score_scale)
-    rows = []
+    rows: list[dict[str, object]] = []
     for user, found, one in zip(users.tolist(), has_vector, state, strict=True):
         kept = lists[user]
         mine = consumed[row == len(rows)]
@@ -105,7 +105,8 @@ def _recall(one: _Best, consumed: Int32s) -> float:
 def _wrong_scores(kept: KeptList, one: _Best, score_map: ScoreMap) -> int:
     n = min(len(kept.items), len(kept.bits))
     products = one.products[np.searchsorted(one.listed, kept.items[:n])]
-    wanted = score_map.stored(products).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaN where the item has no vector: no score is right
+        wanted = score_map.stored(products).astype(np.float64)
     seen = kept.bits[:n].view(np.float16).astype(np.float64)
     slack = PRODUCT_TOLERANCE * one.largest / score_map.scale + 1e-6
     return int(np.count_nonzero(~(np.abs(seen - wanted) <= SCORE_TOLERANCE * wanted + slack)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +16,13 @@ from infra.snapshots.tables import candidate_batches
 
 Int64s = NDArray[np.int64]
 UInt16s = NDArray[np.uint16]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 PAD = np.int32(np.iinfo(np.int32).max)
 """What fills the rows of a matrix of items beyond their lengths; a list may hold it too, so lengths decide."""
+
+_ITEM: np.dtype[np.int32] = np.dtype("<i4")
+_BITS: np.dtype[np.uint16] = np.dtype("<u2")
 
 MAX_CELLS = 4 << 20
 """Matrices are at most this large (16 MB of items), however long a broken list is."""
@@ -81,10 +86,10 @@ def _narrow(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def _decode(batch: pa.RecordBatch, *, n_features: int) -> Lists:
-    items, n_items, torn_items = _values(batch.column("item_indices"), np.dtype("<i4"))
-    bits, n_scores, torn_scores = _values(batch.column("scores"), np.dtype("<u2"))
-    features, n_found, torn_features = _values(batch.column("features"), np.dtype("<u2"))
-    history, n_history, torn_history = _values(batch.column("history"), np.dtype("<i4"))
+    items, n_items, torn_items = _values(batch.column("item_indices"), _ITEM)
+    bits, n_scores, torn_scores = _values(batch.column("scores"), _BITS)
+    features, n_found, torn_features = _values(batch.column("features"), _BITS)
+    history, n_history, torn_history = _values(batch.column("history"), _ITEM)
     torn = (
         torn_items.astype(np.int64)
         + (torn_scores | (n_scores != n_items))
@@ -115,7 +120,7 @@ def _sizes(column: pa.Array) -> NDArray[np.int32]:
     return np.diff(_offsets(column))
 
 
-def _values(column: pa.Array, dtype: np.dtype[np.generic]) -> tuple[NDArray[np.generic], Int64s, NDArray[np.bool_]]:
+def _values(column: pa.Array, dtype: np.dtype[Scalar]) -> tuple[NDArray[Scalar], Int64s, NDArray[np.bool_]]:
     """A binary column as: whole values one after another, how many each row has, which rows have bytes left over."""
     sizes = _sizes(column).astype(np.int64)
     counts, left_over = np.divmod(sizes, dtype.itemsize)
@@ -130,7 +135,7 @@ def _values(column: pa.Array, dtype: np.dtype[np.generic]) -> tuple[NDArray[np.g
     return np.frombuffer(b"".join(whole), dtype), counts, torn
 
 
-def _rows(flat: NDArray[np.generic], counts: Int64s, *, width: int, pad: np.generic) -> NDArray[np.generic]:
+def _rows(flat: NDArray[Scalar], counts: Int64s, *, width: int, pad: Scalar) -> NDArray[Scalar]:
     if np.all(counts == width):
         return flat.reshape(len(counts), width)
     out = np.full((len(counts), width), pad, flat.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime
 
-from bentos.ranking.schema import EventFields, EventsRequest
+from bentos.ranking.schema import EventFields, EventsReply, EventsRequest
 from infra.contracts.errors import InvalidRequest
 from infra.contracts.events import Event
 from infra.contracts.ids import ItemId, UserId
@@ -18,8 +18,8 @@ class Feedback:
     def __init__(self, log: EventLog) -> None:
         self._log = log
 
-    async def take(self, request: EventsRequest, *, request_id: str, now: datetime) -> dict[str, object]:
-        """An EventsReply as plain values. Raises InvalidRequest naming the event, DependencyUnavailable; then none was taken."""
+    async def take(self, request: EventsRequest, *, request_id: str, now: datetime) -> EventsReply:
+        """Raises InvalidRequest naming the event, DependencyUnavailable; then none was taken."""
         events = []
         many = request.events is not None
         for at, fields in enumerate(_listed(request)):
@@ -38,13 +38,12 @@ class Feedback:
                 raise InvalidRequest(f"{place}{error}", mend="Nothing was taken; send all of them again.") from error
             events.append(event)
         appended = await self._log.append(events)
-        duplicates = sum(entry.duplicate for entry in appended)
-        return {
-            "request_id": request_id,
-            "accepted": len(appended),
-            "duplicates": duplicates,
-            "positions": [entry.position for entry in appended],
-        }
+        return EventsReply(
+            request_id=request_id,
+            accepted=len(appended),
+            duplicates=sum(entry.duplicate for entry in appended),
+            positions=[entry.position for entry in appended],
+        )
 
 
 def _listed(request: EventsRequest) -> list[EventFields]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from bentos.ranking.content import RankingContent
 from bentos.ranking.query import RankingQuery
+from bentos.ranking.reader import UserReader
 from bentos.ranking.recommender import Recommender
-from bentos.ranking.stages import UserReader
 from infra.catalog.features.ranking import USER_FEATURES
 from infra.contracts.errors import InvalidRequest
 from infra.contracts.ids import alias_value, check_id
@@ -33,7 +33,9 @@ class Inspection:
         if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= _MAX_USERS:
             raise InvalidRequest(f"limit is {limit[:40]!r}; wanted a whole number from 1 to {_MAX_USERS}.")
         sample = self._recommender.pin().content.sample_users
-        rows = np.unique(np.linspace(0, len(sample) - 1, min(int(limit), len(sample))).astype(int)) if sample else []
+        rows: list[int] = []
+        if sample:
+            rows = np.unique(np.linspace(0, len(sample) - 1, min(int(limit), len(sample))).astype(int)).tolist()
         known = [
             {"user_id": sample[row].user_id, "history_length": sample[row].history_length, "known": True}
             for row in rows

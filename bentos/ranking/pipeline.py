@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 import redis.asyncio
 
 from bentos.ranking.query import RankingQuery
+from bentos.ranking.reader import UserReader
 from bentos.ranking.stages import (
     BackfillSource,
     ConsumedFilter,
@@ -16,7 +17,6 @@ from bentos.ranking.stages import (
     PopularSource,
     RankerScorer,
     RetrievalSource,
-    UserReader,
 )
 from infra.cascade.kinds import SideEffect
 from infra.cascade.runner import FAIL, SKIP, USE_PREVIOUS, Cascade, Step

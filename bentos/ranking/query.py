@@ -46,6 +46,16 @@ class RankingQuery:
         return self.record is not None and len(self.record.item_indices) > 0
 
     @property
+    def holds_all_unseen(self) -> bool:
+        """Whether the user's list holds all that was not consumed: then what is not in it must not fill up either.
+
+        The record keeps the newest MAX_HISTORY consumed items only; a list shorter than the batch's k tells the rest.
+        """
+        manifest = self.snapshot.manifest
+        listed = len(self.record.item_indices) if self.record is not None else 0
+        return 0 < listed < manifest.candidates_per_user and not manifest.include_seen
+
+    @property
     def history(self) -> Int32s:
         """What the cross features look at: the newest MAX_HISTORY consumed items, as in training."""
         return self.consumed[:MAX_HISTORY]

@@ -107,7 +107,7 @@ class Reasons:
             return f"no. {self._popular_rank.get(index, 0)} of what many took lately"
         if source == BACKFILL:
             return "fills the list: popular in the whole catalogue"
-        place = f"no. {self._rank.get(index, 0)} of {len(self._rank)} retrieved for this user"
+        place = f"no. {self._rank.get(index, 0)} of {len(self._rank)} retrieved"
         because = self._because(index)
         return f"{place}; {because}" if because else place
 
@@ -115,10 +115,10 @@ class Reasons:
         columns, titles = self._items.columns, self._items.titles
         for item in self._history:
             if columns.creators[index] >= 0 and columns.creators[index] == columns.creators[item]:
-                return f"from {self._items.creators[index]}, as “{titles[item]}”, which you took"
+                return f"from {self._items.creators[index]}, like “{titles[item]}” in the history"
         if self._history:
             alike = columns.genres[self._history] @ columns.genres[index]
             best = int(np.argmax(alike))
             if alike[best] >= _LIKE_FRACTION:
-                return f"because you took “{titles[self._history[best]]}”"
+                return f"genres like “{titles[self._history[best]]}” in the history"
         return ""

@@ -17,6 +17,7 @@ from bentos.ranking.feedback import Feedback, now_utc
 from bentos.ranking.inspection import Inspection
 from bentos.ranking.pages import page_routes
 from bentos.ranking.pipeline import ranking_cascade
+from bentos.ranking.reader import UserReader
 from bentos.ranking.recommender import Recommender
 from bentos.ranking.schema import (
     EventsReply,
@@ -28,7 +29,6 @@ from bentos.ranking.schema import (
     UserReply,
     UsersReply,
 )
-from bentos.ranking.stages import UserReader
 from bentos.ranking.telemetry import Telemetry
 from bentos.web.exchange import Exchange, Reply, json_reply
 from bentos.web.front import Route
@@ -166,8 +166,9 @@ class RankingService:
     async def _post_events(self, exchange: Exchange) -> Reply:
         request = await exchange.json(EventsRequest)
         reply = await self._feedback.take(request, request_id=exchange.request_id, now=now_utc())
-        self._telemetry.counters["events"] += len(reply["positions"])  # type: ignore[arg-type]
-        return json_reply(reply)
+        self._telemetry.counters["events"] += reply.accepted - reply.duplicates
+        self._telemetry.counters["events_known_before"] += reply.duplicates
+        return json_reply(reply.model_dump())
 
     async def _get_users(self, exchange: Exchange) -> Reply:
         return json_reply(self._inspection.users(exchange.query.get("limit", "50")))

@@ -9,18 +9,14 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 
 import numpy as np
-import redis.asyncio
 from numpy.typing import NDArray
-from redis.exceptions import RedisError
 
-from bentos.ranking.query import RankingQuery, known_items
+from bentos.ranking.query import RankingQuery
+from bentos.ranking.reader import UserReader
 from infra.cascade.batch import Batch, Column
 from infra.cascade.kinds import Filter, Found, Hydrator, Removal, Scorer, Selector, Source
-from infra.catalog.features.ranking import USER_FEATURES, ranker_matrix
-from infra.contracts.candidates import Float32s, Int32s, UserRecord, unpack
-from infra.contracts.errors import DependencyUnavailable, SnapshotNotLoaded
-from infra.snapshots import keys
-from infra.snapshots.overlay import ask_recent, recent_ids
+from infra.catalog.features.ranking import ranker_matrix
+from infra.contracts.candidates import Float32s, Int32s
 
 RETRIEVAL, POPULAR, BACKFILL = "retrieval", "popular", "backfill"
 """The sources' names, as the answer tells them."""
@@ -44,48 +40,6 @@ def among(ids: Int32s, items: Int32s) -> NDArray[np.bool_]:
     if len(items) > _FEW:
         return np.isin(ids, items)
     return np.logical_or.reduce(ids[None, :] == items[:, None], axis=0)
-
-
-class UserReader:
-    """Reads all that Redis knows of a user in one round trip."""
-
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self._client = client
-
-    async def read(self, query: RankingQuery) -> None:
-        """Let the query learn the user's record and overlay.
-
-        Raises DependencyUnavailable, and SnapshotNotLoaded where Redis has not this snapshot's records (or others).
-        """
-        alias, application = query.snapshot.alias, query.snapshot.manifest.application
-        pipe = self._client.pipeline(transaction=False)
-        pipe.get(keys.user_record_prefix(application, alias.version) + query.user_id)
-        ask_recent(pipe, application, query.user_id)
-        pipe.exists(keys.load_marker(application, alias.version))
-        try:
-            payload, recent, loaded = await pipe.execute()
-        except (RedisError, OSError) as error:
-            raise DependencyUnavailable(f"Redis did not answer: {type(error).__name__}: {error}") from error
-        overlay = known_items(query.snapshot, recent_ids(recent))
-        query.learn(None, overlay)
-        if payload is not None:
-            record = _checked(unpack(payload), n_items=len(query.snapshot.content.items.item_ids))
-            query.learn(record, overlay)
-        elif not loaded:
-            raise SnapshotNotLoaded(
-                f"{alias.version} is not in Redis.",
-                mend=f"Run: python -m infra.snapshots load --application {application} --version {alias.version}",
-            )
-
-
-def _checked(record: UserRecord, *, n_items: int) -> UserRecord:
-    """The record, or SnapshotNotLoaded where it does not belong to the pinned snapshot."""
-    for indices in (record.item_indices, record.history):
-        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < n_items:
-            raise SnapshotNotLoaded("A user's record names items that the snapshot has not.", mend="Load it again.")
-    if len(record.features) != len(USER_FEATURES):
-        raise SnapshotNotLoaded(f"A user's record has {len(record.features)} features; wanted {len(USER_FEATURES)}.")
-    return record
 
 
 class RetrievalSource(Source[RankingQuery]):
@@ -213,7 +167,7 @@ class BackfillSource(Source[RankingQuery]):
     async def find(self, query: RankingQuery, batch: Batch) -> Found:
         """What is missing to n, below everything that is there: scores go on from the lowest in steps of one."""
         missing = query.n - len(batch)
-        if missing <= 0:
+        if missing <= 0 or query.holds_all_unseen:
             return Found(np.empty(0, np.int32), np.empty(0, np.float32))
         order = query.snapshot.content.backfill
         taken = np.zeros(len(order), np.bool_)

@@ -24,9 +24,12 @@ Model = TypeVar("Model", bound=BaseModel)
 class BadRequest(CallerError):
     """The request is not HTTP or JSON as the route takes it."""
 
-    def __init__(self, message: str, *, status: int, mend: str = "") -> None:
+    def __init__(
+        self, message: str, *, status: int, mend: str = "", headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
         super().__init__(message, mend=mend)
         self.status = status
+        self.headers = headers
 
     @property
     def type(self) -> str:

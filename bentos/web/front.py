@@ -22,7 +22,7 @@ from infra.contracts.errors import (
     DeadlineExceeded,
     DependencyUnavailable,
     HeadgateError,
-    SnapshotNotFound,
+    SnapshotError,
     UnknownApplication,
 )
 
@@ -32,7 +32,7 @@ _STATUS: tuple[tuple[type[HeadgateError], int], ...] = (
     (UnknownApplication, 404),
     (CallerError, 422),
     (DependencyUnavailable, 503),
-    (SnapshotNotFound, 503),
+    (SnapshotError, 503),
     (DeadlineExceeded, 504),
 )
 
@@ -121,7 +121,12 @@ class Front:
         route = by_method.get(method)
         if route is None:
             allowed = ", ".join(sorted(by_method))
-            raise BadRequest(f"{method[:20]} is not allowed here; wanted {allowed}.", status=405)
+            raise BadRequest(
+                f"{method[:20]} is not allowed here; wanted {allowed}.",
+                status=405,
+                mend="See /docs.",
+                headers=((b"allow", allowed.encode()),),
+            )
         return route, variables
 
     def _index(self) -> dict[str, dict[str, Route]]:
@@ -155,4 +160,5 @@ def error_reply(error: HeadgateError, *, request_id: str) -> Reply:
         "error": {"type": name, "message": message, "mend": error.mend},
         "request_id": request_id,
     }
-    return json_reply(content, status=status, headers=((b"retry-after", b"1"),) if status == 503 else ())
+    headers = error.headers if isinstance(error, BadRequest) else ()
+    return json_reply(content, status=status, headers=((b"retry-after", b"1"),) if status == 503 else headers)

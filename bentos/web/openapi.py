@@ -25,6 +25,7 @@ _SWAGGER = b"""<!doctype html>
 <title>headgate API</title>
 <link rel="stylesheet" href="./static_content/swagger-ui.css">
 <link rel="icon" href="data:,">
+<style>body { margin: 0 }</style>
 </head>
 <body>
 <div id="swagger-ui"></div>

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Generic, cast
@@ -18,6 +20,8 @@ from infra.contracts.errors import ContractViolation, DeadlineExceeded
 from infra.resilience.deadline import Clock, Deadline
 
 _log = logging.getLogger("headgate.cascade")
+
+_COMPLAIN_EVERY_S = 1.0
 
 
 class OnFailure(StrEnum):
@@ -80,24 +84,51 @@ class Cascade(Generic[Q]):
         self.source_names = tuple(step.stage.name for step in steps if isinstance(step.stage, Source))
         self._steps = tuple(steps)
         self._clock = clock
+        self._complaints = _Complaints(clock)
 
     async def run(self, query: Q, deadline: Deadline) -> Outcome:
         """Run every step that applies. Raises what a FAIL step raised, DeadlineExceeded, ContractViolation."""
-        run = _Run(query, deadline, self.source_names, self._clock)
+        run = _Run(query, deadline, self.source_names, self._clock, self._complaints.note)
         for step in self._steps:
             if step.stage.applies(query):
                 await run.step(step)
         return run.outcome()
 
 
+class _Complaints:
+    """Logs a stage's failures at most once a second each, and how many there were: a dependency that is away fails them all."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last_s: dict[str, float] = {}
+        self._untold: Counter[str] = Counter()
+
+    def note(self, stage: str, text: str) -> None:
+        now_s = self._clock()
+        if now_s - self._last_s.get(stage, -math.inf) < _COMPLAIN_EVERY_S:
+            self._untold[stage] += 1
+            return
+        self._last_s[stage] = now_s
+        untold = self._untold.pop(stage, 0)
+        _log.warning("%s%s", text, f" (and {untold} more since the last line)" if untold else "")
+
+
 class _Run(Generic[Q]):
     """One query's way through the steps."""
 
-    def __init__(self, query: Q, deadline: Deadline, source_names: tuple[str, ...], clock: Clock) -> None:
+    def __init__(
+        self,
+        query: Q,
+        deadline: Deadline,
+        source_names: tuple[str, ...],
+        clock: Clock,
+        complain: Callable[[str, str], None],
+    ) -> None:
         self._query = query
         self._deadline = deadline
         self._source_names = source_names
         self._clock = clock
+        self._complain = complain
         self._batch = EMPTY
         self._scored_by = ""
         self._degraded = False
@@ -129,7 +160,7 @@ class _Run(Generic[Q]):
                 raise
             self._skipped[stage.name] = f"{type(error).__name__}: {error}"
             self._degraded = self._degraded or step.on_failure is USE_PREVIOUS
-            _log.warning("stage %s failed, %s: %s: %s", stage.name, step.on_failure, type(error).__name__, error)
+            self._complain(stage.name, f"stage {stage.name} failed, {step.on_failure}: {type(error).__name__}: {error}")
         finally:
             self._stage_ms[stage.name] = (self._clock() - started) * 1000
 

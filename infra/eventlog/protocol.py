@@ -32,4 +32,4 @@ class EventLog(Protocol):
         """Take all events or none. Raises DependencyUnavailable; then nothing was written."""
 
     async def read(self, *, after: str, count: int) -> list[Logged]:
-        """Up to `count` events after a position ("0-0": from the beginning)."""
+        """Up to `count` events after a position ("0-0": from the beginning). Raises InvalidRequest, DependencyUnavailable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ from typing import cast
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from infra.contracts.errors import ContractViolation, DependencyUnavailable
+from infra.contracts.errors import ContractViolation, DependencyUnavailable, InvalidRequest
 from infra.contracts.events import Event
 from infra.contracts.ids import ItemId, UserId
 from infra.eventlog.protocol import Appended, Logged
@@ -44,6 +45,7 @@ return out
 # A script and not MULTI, because a retried event id must be found before anything is written.
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +110,14 @@ class RedisStreamLog:
         ]
 
     async def read(self, *, after: str, count: int) -> list[Logged]:
-        """Up to `count` events after a position ("0-0": from the beginning)."""
+        """Up to `count` events after a position ("0-0": from the beginning). Raises InvalidRequest where it is none."""
+        if _POSITION.fullmatch(after) is None:
+            raise InvalidRequest(f"{after[:80]!r} is not a position of this log; wanted the form 1718000000000-0.")
         try:
-            rows = await self._client.xrange(self._layout.stream, min=f"({after}", max="+", count=count)
+            found = await self._client.xrange(self._layout.stream, min=f"({after}", max="+", count=count)
         except (RedisError, OSError, TimeoutError) as error:
             raise DependencyUnavailable(f"The event log cannot be read: {error}.") from error
+        rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
         return [Logged(position.decode(), _event(fields)) for position, fields in rows]
 
 

@@ -100,9 +100,13 @@ class AirflowClient:
 
     def running(self, dag_id: str) -> list[str]:
         """The ids of the DAG's runs that have not ended, oldest first."""
-        query = {"state": ["running", "queued"], "order_by": "run_after"}
+        query: dict[str, str | list[str]] = {"state": ["running", "queued"], "order_by": "run_after"}
         runs = _rows(self._send("GET", f"/api/v2/dags/{dag_id}/dagRuns", query=query), "dag_runs")
         return [str(run["dag_run_id"]) for run in runs]
+
+    def task_ids(self, dag_id: str) -> list[str]:
+        """The DAG's tasks."""
+        return [str(row["task_id"]) for row in _rows(self._send("GET", f"/api/v2/dags/{dag_id}/tasks"), "tasks")]
 
     def follow(self, dag_id: str, run_id: str, *, poll_s: float = 0.5) -> Iterator[TaskChange]:
         """Every change of a task's state, as it is seen, until the run has ended."""
@@ -212,7 +216,7 @@ class AirflowClient:
 
     def _log_in(self) -> None:
         self._http.headers.pop("Authorization", None)
-        user, password = self._credentials()
+        user, password = self.credentials()
         response = self._http.post("/auth/token", json={"username": user, "password": password})
         if response.status_code >= 500:
             raise self._away(f"HTTP {response.status_code}")
@@ -224,7 +228,8 @@ class AirflowClient:
             )
         self._http.headers["Authorization"] = f"Bearer {_field(response.json(), 'access_token')}"
 
-    def _credentials(self) -> tuple[str, str]:
+    def credentials(self) -> tuple[str, str]:
+        """User and password, as Airflow generated them at its first start."""
         path = self._home / PASSWORDS_FILE
         try:
             passwords = json.loads(path.read_text())

@@ -14,12 +14,13 @@ from typing import Annotated
 import redis
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from infra.catalog.applications import application as application_spec
 from infra.config import console
 from infra.config.settings import settings
 from infra.contracts.errors import DependencyUnavailable, InvalidRequest
-from infra.contracts.ids import version_name
+from infra.contracts.ids import VersionName, version_name
 from infra.contracts.snapshots import Alias
 from infra.snapshots.connection import address, batch_client, require
 from infra.snapshots.promotion import Promotion
@@ -50,8 +51,9 @@ def load(*, version: VersionOption, application: Application = "ranking") -> Non
         title, users = f"load {target.label}", target.manifest().counts.get("users")
         with console.progress(title, total=users) as advance:
             report = promotion.load(target, limit_fraction=settings().memory_limit_fraction, advance=advance)
-        if report.already_loaded:
-            console.say(f"{target.label} was loaded already")
+            if report.already_loaded:
+                advance(report.users)
+                console.say(f"{target.label} was loaded already")
         console.result({"version": target.version, **asdict(report)})
 
 
@@ -106,16 +108,17 @@ def status(*, application: Application = "ranking", newest: int = 20, json: Json
             }
             for name in names
         ]
-    fields = {"application": application, "live": asdict(live) if live else None, "versions": rows}
+    fields: dict[str, object] = {"application": application, "live": asdict(live) if live else None, "versions": rows}
     if not json:
-        table = Table(title=f"{application}: {_describe(live)}", title_justify="left")
+        console.say(f"{application}: {_describe(live)}")
+        table = Table(box=None, padding=(0, 2, 0, 0))
         for column in ("version", "state", "age", "users", "items", "loaded", "live"):
             table.add_column(column, justify="right" if column in {"age", "users", "items"} else "left")
         for row in reversed(rows):
             table.add_row(
                 *(_cell(row[column]) for column in ("version", "state", "age", "users", "items")), *_marks(row)
             )
-        console.notes.print(table)
+        console.notes.print(table if rows else "no version has been built yet. Run: make snapshot")
     _result_for_machines(fields, wanted=json)
 
 
@@ -133,9 +136,13 @@ def history(
         went_live = promotion.alias.history()
     records.sort(key=lambda pair: pair[1].at)
     if not json:
-        table = Table("at (UTC)", "version", "state", "by", "reason", title=f"{application}", title_justify="left")
+        console.say(f"{application}: {_way_back(went_live)}")
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for column in ("at (UTC)", "version", "state", "by", "reason"):
+            table.add_column(column, no_wrap=column in {"at (UTC)", "version", "state"}, overflow="fold")
         for name, record in records:
-            table.add_row(f"{record.at:%Y-%m-%d %H:%M:%S}", name, record.state, record.actor, record.reason)
+            cells = (f"{record.at:%Y-%m-%d %H:%M:%S}", name, record.state, record.actor, record.reason)
+            table.add_row(*(Text(cell) for cell in cells))  # a reason is anybody's text, and no markup
         console.notes.print(table)
     rows = [{"version": name, **asdict(record)} for name, record in records]
     _result_for_machines({"application": application, "live_path": went_live, "records": rows}, wanted=json)
@@ -215,6 +222,14 @@ def _describe(alias: Alias | None) -> str:
         return "no version is live"
     at = f"{alias.flipped_at:%Y-%m-%d %H:%M:%S} UTC"
     return f"{alias.version} live since {at}, generation {alias.generation}, by {alias.actor}: {alias.reason}"
+
+
+def _way_back(went_live: list[VersionName]) -> str:
+    if not went_live:
+        return "no version is live"
+    *before, live = went_live
+    before.reverse()
+    return f"{live} is live; a rollback goes to {', then '.join(before) or 'nothing: there is none before it'}"
 
 
 def _version_row(version: Version) -> dict[str, object]:

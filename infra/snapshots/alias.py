@@ -51,7 +51,7 @@ class AliasStore:
     def history(self) -> list[VersionName]:
         """The versions that were live and not rolled back, oldest first; the last one is live."""
         found = self._client.lrange(keys.alias_history(self._application), 0, -1)
-        return [version_name(value.decode()) for value in found]
+        return [version_name(_text(value)) for value in found]
 
     def flip(
         self, version: VersionName, *, digest: str, expected_generation: int, actor: str, reason: str, depth: int = -1
@@ -70,6 +70,10 @@ class AliasStore:
             args=[expected_generation, alias_value(version), digest, at.isoformat(), actor, reason, depth],
         )
         if not moved:
+            live = self.read()
+            wanted = (version, digest, expected_generation + 1)
+            if live is not None and (live.version, live.digest, live.generation) == wanted:
+                return live  # this very flip went through; only its answer was lost on the way
             raise FlipFenced(
                 f"{self._application}: the alias is at generation {generation} ({seen.decode() or 'no version'}), "
                 f"this flip to {version} began at generation {expected_generation}: another build or a rollback went first.",
@@ -98,13 +102,18 @@ class AliasStore:
         return history[-2], len(history) - 2
 
 
-def parse_alias(row: dict[bytes, bytes]) -> Alias:
+def parse_alias(row: dict[bytes | str, bytes | str]) -> Alias:
     """The alias from its Redis hash."""
+    found = {_text(name): _text(value) for name, value in row.items()}
     return Alias(
-        version=version_name(row[b"version"].decode()),
-        generation=int(row[b"generation"]),
-        digest=row[b"digest"].decode(),
-        flipped_at=datetime.fromisoformat(row[b"flipped_at"].decode()),
-        actor=row[b"actor"].decode(),
-        reason=row[b"reason"].decode(),
+        version=version_name(found["version"]),
+        generation=int(found["generation"]),
+        digest=found["digest"],
+        flipped_at=datetime.fromisoformat(found["flipped_at"]),
+        actor=found["actor"],
+        reason=found["reason"],
     )
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -6,15 +6,23 @@ from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
-from redis.backoff import NoBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 from infra.contracts.errors import DependencyUnavailable, OperatorError
 
+_CONNECT_S = 5.0
+
 
 def batch_client(url: str, *, timeout_s: float = 30.0) -> redis.Redis:
-    """A blocking client for jobs and commands."""
-    return redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=5.0)
+    """A blocking client for jobs and commands. Raises OperatorError where the URL is none; connects at the first use."""
+    retry = Retry(ExponentialBackoff(cap=1.0, base=0.1), 2)
+    try:
+        return redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=_CONNECT_S, retry=retry)
+    except ValueError as error:
+        raise OperatorError(
+            "HEADGATE_REDIS_URL is not the URL of a Redis.", mend="Give one such as redis://127.0.0.1:6379/0"
+        ) from error
 
 
 def serving_client(url: str, *, timeout_s: float, connections: int = 64) -> redis.asyncio.Redis:
@@ -28,6 +36,13 @@ def serving_client(url: str, *, timeout_s: float, connections: int = 64) -> redi
     )
 
 
+def _probe(url: str) -> redis.Redis:
+    """A blocking client that finds out soon whether Redis answers: one try, and no long wait."""
+    return redis.Redis.from_url(
+        url, socket_timeout=_CONNECT_S, socket_connect_timeout=_CONNECT_S, retry=Retry(NoBackoff(), 0)
+    )
+
+
 def address(url: str) -> str:
     """Host and port of a Redis URL, without the password, for messages."""
     parts = urlsplit(url)
@@ -37,6 +52,8 @@ def address(url: str) -> str:
 def require(client: redis.Redis, *, url: str) -> None:
     """Raise DependencyUnavailable where Redis does not answer, OperatorError where it is too old or may drop keys."""
     try:
+        with _probe(url) as probe:
+            probe.ping()
         server = client.info("server")
         policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
     except redis.exceptions.NoPermissionError:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
@@ -46,8 +46,9 @@ class Pinned(Generic[T]):
 class LiveSnapshots(Generic[T]):
     """Keeps `current` at what the alias names.
 
-    The generation only rises: a Redis that came back empty or with an older alias changes nothing here. A snapshot that cannot
-    be loaded changes nothing either; `problem` says why.
+    A higher generation is followed. A Redis that came back empty or with an older alias changes nothing here, but somebody's
+    flip on such a Redis is followed: its generation is low again, its time is later than that of the flip served now. A
+    snapshot that cannot be loaded changes nothing either; `problem` says why.
     """
 
     def __init__(
@@ -109,12 +110,15 @@ class LiveSnapshots(Generic[T]):
         if current is not None and (alias.generation, alias.digest) == (current.alias.generation, current.alias.digest):
             self.snapshot_problem = ""
             return
-        if current is not None and alias.generation <= current.alias.generation:
+        if current is not None and not _later(alias, current.alias):
             self.snapshot_problem = (
                 f"the alias says generation {alias.generation} ({alias.version}), generation {current.alias.generation} "
-                f"({current.alias.version}) is served: Redis lost its memory. Flip until the generation is higher, or "
-                "restart the service"
+                f"({current.alias.version}) is served: Redis came back with an older memory. "
+                f"Run: make rollback VERSION={current.alias.version}, or name the version that is wanted"
             )
+            return
+        if current is not None and alias.digest == current.alias.digest:
+            self.current, self._failed, self.snapshot_problem = replace(current, alias=alias), None, ""
             return
         wanted = (alias.generation, alias.digest)
         if self._failed == wanted and time.monotonic() - self._failed_at_s < RETRY_S:
@@ -123,7 +127,7 @@ class LiveSnapshots(Generic[T]):
 
     async def _take(self, alias: Alias) -> None:
         try:
-            pinned = await asyncio.to_thread(self._read, alias)
+            pinned = await asyncio.to_thread(self.read, alias)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the one before is served on, and we say so
             self._failed, self._failed_at_s = (alias.generation, alias.digest), time.monotonic()
             self.snapshot_problem = f"{alias.version} cannot be served: {type(error).__name__}: {error}"
@@ -132,7 +136,8 @@ class LiveSnapshots(Generic[T]):
         self.current, self._failed, self.snapshot_problem = pinned, None, ""
         _log.info("live: %s generation %d, loaded in %.2f s", alias.version, alias.generation, pinned.load_seconds)
 
-    def _read(self, alias: Alias) -> Pinned[T]:
+    def read(self, alias: Alias) -> Pinned[T]:
+        """What the alias names, from the store. Raises SnapshotNotFound, SnapshotCorrupt."""
         started = time.monotonic()
         version = self._store.get(alias.version)
         manifest = version.manifest()
@@ -164,3 +169,8 @@ class LiveSnapshots(Generic[T]):
                         if await channel.get_message(timeout=30.0) is not None:
                             self._wake.set()
             await asyncio.sleep(POLL_S)
+
+
+def _later(alias: Alias, served: Alias) -> bool:
+    """Whether an alias was flipped after the one that is served: by generation, and by time where Redis began to count again."""
+    return alias.generation > served.generation or alias.flipped_at > served.flipped_at

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import redis
 from numpy.typing import NDArray
 
-from infra.contracts.candidates import UserRecord, pack
+from infra.contracts.candidates import HEADER_BYTES, UserRecord, pack
 from infra.contracts.errors import NotEnoughRoom, SnapshotNotLoaded
 from infra.contracts.ids import ApplicationName, VersionName
 from infra.contracts.snapshots import Manifest
@@ -22,6 +22,7 @@ from infra.snapshots.tables import CANDIDATES, candidate_batches, verify_part
 from infra.snapshots.versions import Version
 
 _PIPELINE_KEYS = 256
+_PAYLOAD_COLUMNS = ("item_indices", "scores", "features", "history")
 _TABLE_RESIZE_BYTES_PER_KEY = 32
 """Redis's hash table while it doubles: both tables are held, two and one pointers a key at the worst."""
 
@@ -115,10 +116,10 @@ class ServingCopy:
         wanted = 0
         for batch in candidate_batches(self._version.storage, files):
             ids = _byte_lengths(batch["user_id"].cast(pa.binary()))
-            parts = sum(_byte_lengths(batch[name]) for name in ("item_indices", "scores", "features", "history"))
+            payloads = np.sum([_byte_lengths(batch[name]) for name in _PAYLOAD_COLUMNS], axis=0)
             wanted += sum(
-                record_memory_bytes(payload_bytes=int(size) + 8, key_bytes=len(self._prefix) + int(id_size))
-                for size, id_size in zip(parts, ids, strict=True)
+                record_memory_bytes(payload_bytes=size + HEADER_BYTES, key_bytes=len(self._prefix) + id_size)
+                for size, id_size in zip(payloads.tolist(), ids.tolist(), strict=True)
             )
         free = int(limit * limit_fraction) - int(memory["used_memory"])
         if wanted > free:

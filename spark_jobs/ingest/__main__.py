@@ -35,10 +35,10 @@ def main(
     (user_id, age_years, gender, country), each as csv, tsv, jsonl or parquet. A folder `events` in it, if any, holds the events.
     Times are unix seconds, ms, us or ns (told by their size) or ISO 8601; without a zone they are UTC.
     """
-    chosen = settings()
+    chosen, spec = settings(), application_spec(application)
     allowed = chosen.max_rejected_fraction if max_rejected_fraction is None else max_rejected_fraction
-    options = ImportOptions(source, chosen.home, datetime.now(UTC), format, parse_mapping(map), allowed)
-    done = ingest(chosen.store, application_spec(application).name, options)
+    options = ImportOptions(spec.name, source, chosen.home, datetime.now(UTC), format, parse_mapping(map), allowed)
+    done = ingest(chosen.store, options)
     record = done.record
     counts = record["counts"] if isinstance(record["counts"], dict) else {}
     rejected = counts.get("rejected", {})

@@ -190,7 +190,9 @@ class _Table:
         if not self.layout.quoted or not any(text.count('"') & 1 for text in texts):
             kept = [at for at, text in enumerate(texts) if text and text != "\r"]
             return [texts[at].removesuffix("\r") for at in kept], [numbers[at] for at in kept], len(texts)
-        records, starts, at = [], [], 0
+        records: list[str] = []
+        starts: list[int] = []
+        at = 0
         while at < len(texts):
             end, is_open = at + 1, bool(texts[at].count('"') & 1)
             while is_open and end < len(texts) and end - at < LONGEST_RECORD_LINES:

@@ -8,7 +8,7 @@ import hashlib
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -85,32 +85,32 @@ def resolve(url: str) -> Source:
             f"There is no file at {url}.", mend="Check --source; relative paths start at the current folder."
         )
     folder = list(found) != [root]
-    files = [_input(fs, path, root if folder else "", int(info["size"] or 0)) for path, info in found.items()]
+    files = [_input(fs, path, root, size, folder=folder) for path, size in found.items()]
     visible = (file for file in files if not any(part[0] in "._" for part in PurePosixPath(file.name).parts))
     return Source(url, tuple(sorted(visible, key=lambda file: file.name)), folder)
 
 
-def _find(url: str) -> tuple[fsspec.AbstractFileSystem, str, dict[str, dict[str, object]]]:
-    """The file system, the folder that names are relative to, and the files with their details."""
+def _find(url: str) -> tuple[fsspec.AbstractFileSystem, str, dict[str, int]]:
+    """The file system, the folder that names are relative to, and the bytes of each file."""
     plain = str(Path(url).expanduser()) if url.startswith("~") else url
     target = f"zip://::{plain}" if plain.lower().endswith(".zip") and not plain.startswith("zip://") else plain
     fs, root = fsspec.core.url_to_fs(target)
     root = root.rstrip("/")
     if fs.exists(root) or (not root and target is not plain):
-        return fs, root, _details(fs, fs.find(root, detail=True))
+        return fs, root, _sizes(fs, fs.find(root))
     matches = fs.glob(root, detail=True) if any(mark in root for mark in "*?[") else {}
     fixed = root[: min((root.index(mark) for mark in "*?[" if mark in root), default=0)]
-    found = {path: info for path, info in matches.items() if info["type"] == "file"}
-    return fs, fixed.rpartition("/")[0], _details(fs, found)
+    found = [path for path, info in matches.items() if info["type"] == "file"]
+    return fs, fixed.rpartition("/")[0], _sizes(fs, found)
 
 
-def _details(fs: fsspec.AbstractFileSystem, found: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
-    return {path: info if info.get("size") is not None else fs.info(path) for path, info in found.items()}
+def _sizes(fs: fsspec.AbstractFileSystem, found: Iterable[str]) -> dict[str, int]:
+    return {path: int(fs.info(path)["size"] or 0) for path in found}
 
 
-def _input(fs: fsspec.AbstractFileSystem, path: str, root: str, size: int) -> InputFile:
-    name = path[len(root) :].lstrip("/") if root and path.startswith(root) else path
-    return InputFile(fs, path, name if root or "/" not in name.lstrip("/") else name.rpartition("/")[2], size)
+def _input(fs: fsspec.AbstractFileSystem, path: str, root: str, size: int, *, folder: bool) -> InputFile:
+    name = path.removeprefix(root).lstrip("/") if folder else path.rpartition("/")[2]
+    return InputFile(fs, path, name, size)
 
 
 class _Counted(io.RawIOBase):
@@ -140,7 +140,7 @@ def reading(file: InputFile, *, advance: Advance = lambda n: None) -> Iterator[I
         elif name.endswith(".bz2"):
             counted = cast("IO[bytes]", bz2.BZ2File(counted))
         elif name.endswith(".xz"):
-            counted = cast("IO[bytes]", lzma.LZMAFile(counted))
+            counted = cast("IO[bytes]", lzma.LZMAFile(counted))  # noqa: SIM115
         yield counted
 
 

@@ -37,6 +37,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class ImportOptions:
     """What a caller may say of an import. home: where this machine's work folders go."""
 
+    application: ApplicationName
     source: str
     home: Path
     now: datetime
@@ -67,13 +68,13 @@ class _Draft:
     rows: int = 0
 
 
-def ingest(store: str, application: ApplicationName, options: ImportOptions) -> Imported:
+def ingest(store: str, options: ImportOptions) -> Imported:
     """Import a source. Raises DataRefused (nothing was changed but the rejects file), NotEnoughRoom, InvalidRequest."""
     began = time.monotonic()
     if not 0 <= options.max_rejected_fraction <= 1:
         raise InvalidRequest(f"max_rejected_fraction is {options.max_rejected_fraction}; wanted 0 to 1.")
     plan = make_plan(options.source, format=options.format, mapping=options.mapping)
-    home = Storage(f"{store.rstrip('/')}/{application}")
+    home = Storage(f"{store.rstrip('/')}/{options.application}")
     datasets = home.below("datasets")
     digests = _digests(plan)
     key = sealing.source_key(plan, digests)
@@ -221,7 +222,7 @@ def _record(
     counts = zip(draft.types.names(), written.types.tolist(), strict=True)
     return {
         "dataset_id": sealing.dataset_id(key, written.last_us),
-        "application": "",
+        "application": options.application,
         "created_at": options.now.isoformat(),
         "source": plan.source.url,
         "source_key": key,

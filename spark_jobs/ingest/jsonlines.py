@@ -18,6 +18,8 @@ _HEAD_LINES = 100
 LIST_MARK = "|"
 """A list of texts becomes one text with this between, as MovieLens writes genres."""
 
+_FRACTIONAL = frozenset({"time", "value", "age_years", "first_seen"})
+
 UNUSABLE = "\x00unusable"
 """Stands for a value that is no text and no number; no check lets it pass as a time or value, and `ids_of` knows it."""
 
@@ -70,7 +72,7 @@ def _rows(file: InputFile, block: Block, wanted: dict[str, str]) -> Rows:
             continue
         numbers.append(number)
         for field, key in wanted.items():
-            values[field].append(_text(parsed.get(key)))
+            values[field].append(_text(parsed.get(key), field))
     columns = {field: pa.array(column, pa.string()) for field, column in values.items()}
     return Rows(
         file.name,
@@ -81,16 +83,18 @@ def _rows(file: InputFile, block: Block, wanted: dict[str, str]) -> Rows:
     )
 
 
-def _text(value: object) -> str | None:
+def _text(value: object, field: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float | list):
-        return UNUSABLE
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
-    if isinstance(value, list):
-        return LIST_MARK.join(part for part in value if isinstance(part, str)) if value else ""
-    return repr(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float):
+        if value.is_integer() and abs(value) < 2**53:
+            return str(int(value))
+        return repr(value) if field in _FRACTIONAL else UNUSABLE
+    if isinstance(value, list) and field == "genres":
+        return LIST_MARK.join(part for part in value if isinstance(part, str))
+    return UNUSABLE
 
 
 def _why(raw: bytes) -> Reason:

@@ -1,4 +1,4 @@
-"""movielens: the files of GroupLens in every edition: ml-latest and ml-20m/25m/32m (.csv), ml-1m and ml-10m (.dat), ml-100k (u.*)."""
+"""movielens: the files of GroupLens, every edition: ml-latest, ml-20m to ml-32m (.csv), ml-1m and ml-10m (.dat), ml-100k (u.*)."""
 
 from __future__ import annotations
 

@@ -92,14 +92,21 @@ class Spill:
                     self._paths[at].unlink()
                 group = []
                 if len(events):
-                    yield events[
-                        np.lexsort([events[name] for name in ("line", "file", "type", "item", "time_us", "user")])
-                    ]
+                    yield events[_order(events)]
+
+
+def _order(events: Events) -> NDArray[np.int64]:
+    """By user, time, item and type; stable, so that equal events stay in the order of the source (a user has one bucket)."""
+    item_and_type = events["item"].astype(np.int64) << 32 | events["type"]
+    return np.lexsort([item_and_type, events["time_us"], events["user"]])
 
 
 @dataclass
 class Written:
-    """What `write_events` saw. first_event_us: int64 [items], NEVER_US without one; n_events: int64 [users]; types: int64 [types]."""
+    """What `write_events` saw.
+
+    first_event_us: int64 [items], NEVER_US without one; n_events: int64 [users]; types: int64 [types].
+    """
 
     first_event_us: NDArray[np.int64]
     n_events: NDArray[np.int64]

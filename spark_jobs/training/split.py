@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -15,6 +14,7 @@ from pyspark.sql import functions as F
 from infra.contracts.errors import DataRefused
 
 SplitKind = Literal["global", "per_user"]
+Wanted = Literal["auto", "global", "per_user"]
 
 HISTORY, TRAIN, HELD_OUT = 0, 1, 2
 """Phases of an event: before the first cut, between the two, from the second cut on."""
@@ -47,6 +47,10 @@ class GlobalSplit:
 
     kind: SplitKind = "global"
 
+    def moments(self, last_event: datetime) -> tuple[datetime, datetime]:
+        """What features speak as of: the two cuts."""
+        return self.train_from, self.held_out_from
+
     def describe(self) -> str:
         """One sentence for the manifest and the report."""
         return (
@@ -64,6 +68,10 @@ class PerUserSplit:
     because: str
 
     kind: SplitKind = "per_user"
+
+    def moments(self, last_event: datetime) -> tuple[datetime, datetime]:
+        """What features speak as of: the data's end, as in the snapshot itself, for what a user did before her cuts."""
+        return last_event, last_event
 
     def describe(self) -> str:
         """One sentence for the manifest and the report."""
@@ -116,7 +124,7 @@ def choose(
     *,
     end: datetime,
     share_sampled: float = 1.0,
-    wanted: Literal["auto", "global", "per_user"] = "auto",
+    wanted: Wanted = "auto",
 ) -> Split:
     """The shortest window in which enough users left labels; a split per user where no window has enough.
 
@@ -195,14 +203,6 @@ def label_ages(
     age = (F.lit(end.timestamp()) - F.unix_micros("event_time") / F.lit(1e6)) / F.lit(86_400.0)
     table = sampled.select("user_index", age.alias("age_days")).toArrow()
     return table["user_index"].to_numpy(), table["age_days"].to_numpy(), share
-
-
-def sample_per_gain(event_gain: Mapping[str, int], default_gain: int) -> Column:
-    """The gain of each event as an int column, from its type."""
-    gain = F.lit(default_gain)
-    for event_type, value in event_gain.items():
-        gain = F.when(F.col("event_type") == event_type, F.lit(value)).otherwise(gain)
-    return gain
 
 
 def _minute(moment: datetime) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -36,7 +37,7 @@ def test_importing_the_contracts_loads_no_heavy_package() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_importing_a_dag_loads_no_spark_and_no_model() -> None:
+def test_importing_a_dag_loads_no_spark_and_no_model(tmp_path: Path) -> None:
     code = (
         "import sys, importlib.util, pathlib\n"
         "for file in sorted(pathlib.Path('dags').glob('snapshot_*.py')):\n"
@@ -45,7 +46,10 @@ def test_importing_a_dag_loads_no_spark_and_no_model() -> None:
         "heavy = ('pyspark', 'xgboost', 'faiss', 'bentoml', 'great_expectations', 'pandas')\n"
         "print([m for m in heavy if m in sys.modules])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    environment = os.environ | {"AIRFLOW_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 

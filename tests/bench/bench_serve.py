@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -26,6 +26,7 @@ import xgboost
 from infra.catalog.features.ranking import RANKER_FEATURES
 from infra.config import console
 from infra.config.settings import CHECKOUT
+from tests.bench.load import LoadReport
 from tests.bench.report import Report
 from tests.fixtures import tiny_snapshot
 from tests.fixtures.redis_server import RedisProcess
@@ -53,22 +54,22 @@ def main() -> None:
                 for seed in range(chosen.repeats)
             ]
             alone = load(served, bodies, connections=1, seconds=3)
-    if any(half["failed"] or half["degraded"] for half in halves):
+    if any(half.failed or half.degraded for half in halves):
         raise RuntimeError(f"Not every answer was whole; these are not latencies of the full cascade: {halves}")
     report.figures |= {
-        "fetch_decode_ms_p99": median(halves, "stage_ms_p99", "retrieval"),
-        "recommend_p99_ms_half_load": median(halves, "latency_ms", "p99"),
+        "fetch_decode_ms_p99": median(half.stage_ms_p99["retrieval"] for half in halves),
+        "recommend_p99_ms_half_load": median(half.latency_ms["p99"] for half in halves),
     }
-    stages = halves[0]["stage_ms_p50"]
+    stages = halves[0].stage_ms_p50
     report.controls |= {
         "peak_per_s": round(peak_per_s, 1),
         "half_load_per_s": round(peak_per_s / 2, 1),
-        "recommend_p50_ms_half_load": median(halves, "latency_ms", "p50"),
-        "recommend_p50_ms_alone": alone["latency_ms"]["p50"],
-        "recommend_p99_ms_alone": alone["latency_ms"]["p99"],
-        "fetch_decode_ms_p50": median(halves, "stage_ms_p50", "retrieval"),
-        "fetch_decode_ms_p99_alone": alone["stage_ms_p99"]["retrieval"],
-        "generator_late_ms_p99": median(halves, "late_sends_ms_p99"),
+        "recommend_p50_ms_half_load": median(half.latency_ms["p50"] for half in halves),
+        "recommend_p50_ms_alone": alone.latency_ms["p50"],
+        "recommend_p99_ms_alone": alone.latency_ms["p99"],
+        "fetch_decode_ms_p50": median(half.stage_ms_p50["retrieval"] for half in halves),
+        "fetch_decode_ms_p99_alone": alone.stage_ms_p99["retrieval"],
+        "generator_late_ms_p99": median(half.late_sends_ms_p99 for half in halves),
         **{f"stage_{stage}_ms_p50": taken for stage, taken in stages.items()},
         **{name: getattr(chosen, name) for name in defaults},
         "workers": 1,
@@ -77,14 +78,8 @@ def main() -> None:
     console.result({"path": str(path), "valid": report.valid, **report.figures, **report.controls})
 
 
-def median(reports: list[dict[str, object]], *path: str) -> float:
-    """The median over the repeats of one number."""
-    values = []
-    for found in reports:
-        value: object = found
-        for key in path:
-            value = value[key]  # type: ignore[index]
-        values.append(float(value))  # type: ignore[arg-type]
+def median(values: Iterable[float]) -> float:
+    """The median over the repeats, as it is written down."""
     return round(statistics.median(values), 3)
 
 
@@ -122,12 +117,12 @@ def write_bodies(path: Path, *, users: int, n: int) -> None:
 
 def peak(served: Served, bodies: Path, *, seconds: float) -> float:
     """The most answers a second that any number of callers gets."""
-    return max(load(served, bodies, connections=callers, seconds=seconds)["per_s"] for callers in _CALLERS)
+    return max(load(served, bodies, connections=callers, seconds=seconds).per_s for callers in _CALLERS)
 
 
 def load(
     served: Served, bodies: Path, *, connections: int, seconds: float, per_s: float = 0.0, seed: int = 1
-) -> dict[str, object]:
+) -> LoadReport:
     """One run of the generator in a process of its own."""
     port = urlsplit(served.url).port
     options = {
@@ -144,7 +139,7 @@ def load(
     console.say(
         f"{'open' if per_s else 'closed'} loop, {connections} connections, {seconds:.0f} s: {done.stdout.strip()}"
     )
-    return dict(json.loads(done.stdout))
+    return LoadReport(**json.loads(done.stdout))
 
 
 if __name__ == "__main__":

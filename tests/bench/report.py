@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,11 @@ FOREIGN_LIMIT_CORES = 0.1
 """Above this, other processes took part in the measurement: the figures are not published, the run is repeated."""
 
 BENCH_FOLDER = CHECKOUT / ".bench"
+
+ProcessKey = tuple[int, float]
+"""A process's id and start time: an id alone may come again."""
+
+_LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +70,11 @@ class Report:
     def watching(self) -> Iterator[None]:
         """Measure how much CPU processes outside the benchmark used meanwhile; the worst watched part counts."""
         watch = _ForeignCpu()
-        yield
-        self.foreign_cpu_cores = max(self.foreign_cpu_cores, round(watch.cores(), 3))
+        try:
+            yield
+        finally:
+            cores = watch.cores()
+        self.foreign_cpu_cores = max(self.foreign_cpu_cores, round(cores, 3))
 
     def write(self, *, folder: Path = BENCH_FOLDER) -> Path:
         """Write {folder}/{name}.json.
@@ -106,31 +116,47 @@ def commit() -> str:
 
 
 class _ForeignCpu:
-    """CPU time of all processes but this one and its descendants, from the making of this object on."""
+    """CPU time of all processes but this one and what it started, from the making of this object until `cores`.
+
+    The process table is looked at every half second: a child's child that outlives its parent stays the benchmark's own, and a
+    foreign process that ends meanwhile is counted as far as it was seen.
+    """
 
     def __init__(self) -> None:
-        self._mine = {os.getpid()}
+        self._mine = {(os.getpid(), psutil.Process().create_time())}
+        self._first: dict[ProcessKey, float] = {}
+        self._last: dict[ProcessKey, float] = {}
         self._started = time.monotonic()
-        self._before = self._times()
+        self._look(starting=True)
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="foreign cpu", daemon=True)
+        self._watcher.start()
 
     def cores(self) -> float:
         """Average cores that foreign processes used."""
+        self._done.set()
+        self._watcher.join()
+        self._look()
         elapsed = max(time.monotonic() - self._started, 1e-3)
-        used = 0.0
-        for key, spent in self._times().items():
-            used += spent - self._before.get(key, 0.0)
-        return max(used, 0.0) / elapsed
+        return sum(max(spent - self._first[key], 0.0) for key, spent in self._last.items()) / elapsed
 
-    def _times(self) -> dict[tuple[int, float], float]:
-        """CPU seconds by process (id and start time). A child once seen stays one, also when its parent has gone."""
-        self._mine |= {child.pid for child in psutil.Process().children(recursive=True)}
-        times = {}
+    def _watch(self) -> None:
+        while not self._done.wait(_LOOK_EVERY_S):
+            self._look()
+
+    def _look(self, *, starting: bool = False) -> None:
+        """One pass over the processes, parents before their children. One that is new since the start began at zero."""
+        seen = []
         for process in psutil.process_iter():
-            try:
-                if process.pid in self._mine:
-                    continue
+            # suppressed: it ended while we looked, or is not ours to see
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied), process.oneshot():
                 cpu = process.cpu_times()
-                times[(process.pid, process.create_time())] = cpu.user + cpu.system
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue  # ended while we looked, or is not ours to see
-        return times
+                seen.append((process.create_time(), process.pid, process.ppid(), cpu.user + cpu.system))
+        living = {pid: (pid, began) for began, pid, _, _ in seen}
+        for began, pid, parent, spent in sorted(seen):
+            key = (pid, began)
+            if living.get(parent) in self._mine:
+                self._mine.add(key)
+            if key not in self._mine:
+                self._first.setdefault(key, spent if starting else 0.0)
+                self._last[key] = spent

@@ -2,29 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import great_expectations.expectations as gxe
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from infra.catalog.features.ranking import ITEM_FEATURES
 from infra.config import console
 from infra.contracts.snapshots import Manifest
 from infra.snapshots import tables
 from infra.snapshots.storage import Storage
+from infra.snapshots.versions import Version
 from validation.case import Case
 from validation.check import MAX_EXAMPLES, Check, Figures, Requirement, Whole
 
-PARTS = (
-    tables.CANDIDATES,
-    tables.ITEM_TABLE,
-    tables.POPULAR,
-    tables.USER_VECTORS,
-    tables.ITEM_VECTORS,
-    tables.RANKER,
-)
+Columns = Mapping[str, tuple[str, Callable[[pa.Field], bool]]]
+"""Of each column a table must have: what it is, in words, and whether a field is that."""
+
+
+def _exactly(schema: pa.Schema) -> Columns:
+    """Types and nullability: these are read as they lie, byte by byte."""
+    return {field.name: (_text(field), partial(_is_field, wanted=field)) for field in schema}
+
+
+def _is_field(seen: pa.Field, *, wanted: pa.Field) -> bool:
+    return bool(seen.type == wanted.type and seen.nullable == wanted.nullable)
+
+
+def _text(field: pa.Field) -> str:
+    return f"{field.type}{'' if field.nullable else ' not null'}"
+
+
+def _kinds(**wanted: str) -> Columns:
+    """Kinds of types: a table that Spark wrote may have wider strings and nullable columns."""
+    return {name: (kind, partial(_is_kind, kind=kind)) for name, kind in wanted.items()}
+
+
+def _is_kind(seen: pa.Field, *, kind: str) -> bool:
+    return _KINDS[kind](seen.type)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+_KINDS: Mapping[str, Callable[[pa.DataType], bool]] = {
+    "integers": pa.types.is_integer,
+    "numbers": pa.types.is_floating,
+    "text": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+    "text or nothing": lambda kind: (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+    ),
+    "lists": _is_list,
+    "lists of numbers": lambda kind: _is_list(kind) and pa.types.is_floating(kind.value_type),
+}
+
+_COLUMNS: Mapping[str, Columns] = {
+    tables.CANDIDATES: _exactly(tables.CANDIDATES_SCHEMA),
+    tables.POPULAR: _kinds(list="text", rank="integers", item_index="integers", score="numbers"),
+    tables.ITEM_TABLE: {
+        **_kinds(
+            item_index="integers", item_id="text", title="text or nothing", genres="lists", creator="text or nothing"
+        ),
+        **_kinds(**dict.fromkeys(ITEM_FEATURES, "numbers")),
+    },
+    tables.USER_VECTORS: _kinds(user_index="integers", vector="lists of numbers"),
+    tables.ITEM_VECTORS: _kinds(item_index="integers", vector="lists of numbers"),
+}
+
+PARTS = (*_COLUMNS, tables.RANKER)
+"""What a snapshot must have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +106,19 @@ class Integrity(Check):
             "tables": "rows and columns that the manifest and the schema promise",
             "definition": f"the features of this code (definition {self.definition.hash})",
         }
+        sound = {
+            "files": f"{n_files} files as sealed",
+            "tables": f"{case.manifest.counts.get('users', 0):,} users, {case.manifest.counts.get('items', 0):,} items",
+            "definition": "features as here",
+        }
         return tuple(
             Whole(
                 gxe.ExpectColumnValuesToBeBetween(column=f"integrity_{name}", max_value=0),
                 self.severity,
                 wanted=wanted[name],
-                seen=f"{len(problems)} that {'is' if len(problems) == 1 else 'are'} not so",
+                seen=f"{len(problems)} that {'is' if len(problems) == 1 else 'are'} not so"
+                if problems
+                else sound[name],
                 examples=tuple(problems[:MAX_EXAMPLES]),
             )
             for name, problems in self._problems(case).items()
@@ -76,28 +134,35 @@ class Integrity(Check):
         return {
             "files": files,
             "tables": [] if files else _wrong_tables(manifest, storage),
-            "definition": self._other_definition(manifest),
+            "definition": self._other_definition(manifest, case.version),
         }
 
-    def _other_definition(self, manifest: Manifest) -> list[str]:
+    def _other_definition(self, manifest: Manifest, version: Version) -> list[str]:
         wanted = self.definition
+        of_this = (manifest.application, manifest.version) == (version.application, version.version)
         pairs = {
             "definition_hash": (manifest.definition_hash, wanted.hash),
             "the order of user features": (manifest.user_feature_order, wanted.user_features),
             "the order of item features": (manifest.item_feature_order, wanted.item_features),
             "the ranker's order of features": (manifest.ranker.feature_order, wanted.ranker_features),
         }
-        found = [
+        found = (
+            [] if of_this else [f"the manifest is of {manifest.application}/{manifest.version}, here {version.label}"]
+        )
+        found += [
             f"{what} is {_short(seen)}, here {_short(here)}" for what, (seen, here) in pairs.items() if seen != here
         ]
         if manifest.ranker.part not in manifest.parts:
             found.append(f"the ranker's part {manifest.ranker.part!r} is not in the manifest")
+        elif len(manifest.parts[manifest.ranker.part].files) != 1:
+            n_files = len(manifest.parts[manifest.ranker.part].files)
+            found.append(f"the ranker's part {manifest.ranker.part!r} has {n_files} files, wanted one")
         if not (np.isfinite(manifest.score_scale) and manifest.score_scale > 0):
             found.append(f"the score scale is {manifest.score_scale}")
         return found
 
 
-def _short(value: str | tuple[str, ...]) -> str:
+def _short(value: Sequence[str]) -> str:
     return value if isinstance(value, str) else ",".join(value)[:80]
 
 
@@ -119,17 +184,17 @@ def _changed_files(manifest: Manifest, storage: Storage) -> list[str]:
 def _wrong_tables(manifest: Manifest, storage: Storage) -> list[str]:
     found = []
     rows = {}
-    for name in PARTS:
-        if name == tables.RANKER:
-            continue
+    for name, wanted in _COLUMNS.items():
         part = manifest.parts[name]
         rows[name] = 0
         for file_name in part.files:
-            with storage.open(file_name) as file:
-                parquet = pq.ParquetFile(file)
-                rows[name] += parquet.metadata.num_rows
-                if name == tables.CANDIDATES:
-                    found += [f"{file_name}: {problem}" for problem in _wrong_columns(parquet.schema_arrow)]
+            try:
+                with storage.open(file_name) as file:
+                    parquet = pq.ParquetFile(file)
+                    rows[name] += parquet.metadata.num_rows
+                    found += [f"{file_name}: {problem}" for problem in _wrong_columns(parquet.schema_arrow, wanted)]
+            except pa.ArrowInvalid as error:
+                found.append(f"{file_name} is not Parquet: {str(error).splitlines()[0]}")
         if rows[name] != part.rows:
             found.append(f"part {name} has {rows[name]:,} rows, promised {part.rows:,}")
     for count, name in (("users", tables.CANDIDATES), ("items", tables.ITEM_TABLE), ("items", tables.ITEM_VECTORS)):
@@ -142,27 +207,38 @@ def _wrong_tables(manifest: Manifest, storage: Storage) -> list[str]:
     return found
 
 
-def _wrong_columns(schema: pa.Schema) -> list[str]:
+def _wrong_columns(schema: pa.Schema, wanted: Columns) -> list[str]:
     found = []
-    for wanted in tables.CANDIDATES_SCHEMA:
-        at = schema.get_field_index(wanted.name)
-        seen = "nothing" if at < 0 else str(schema.field(at))
-        if seen != str(wanted):
-            found.append(f"column {seen}, wanted {wanted}")
+    for name, (what, fits) in wanted.items():
+        at = schema.get_field_index(name)
+        if at < 0:
+            found.append(f"there is no column {name}, wanted {what}")
+        elif not fits(schema.field(at)):
+            found.append(f"column {name} is {_text(schema.field(at))}, wanted {what}")
     return found
 
 
 def _wrong_items(manifest: Manifest, storage: Storage) -> list[str]:
-    """The item table's index must be 0..n-1 and its ids distinct: an index is an item's only name inside a snapshot."""
+    """The item table's index must be 0..n-1 and its ids distinct: an index is an item's only name inside a snapshot.
+
+    A number that is not known is NaN, never null and never infinite.
+    """
     parts = []
     for name in sorted(manifest.parts[tables.ITEM_TABLE].files):
         with storage.open(name) as file:
-            parts.append(pq.read_table(file, columns=["item_index", "item_id"]))
+            parts.append(pq.read_table(file, columns=["item_index", "item_id", *ITEM_FEATURES]))
     table = pa.concat_tables(parts)
     index = np.sort(table["item_index"].to_numpy())
     found = []
     if not np.array_equal(index, np.arange(len(index))):
         found.append(f"the item table's indexes are not 0 to {len(index) - 1:,}, each once")
+    found += [
+        f"column {name} of the item table has {table[name].null_count:,} nulls"
+        for name in table.column_names
+        if table[name].null_count
+    ]
+    infinite = {name: int(np.isinf(table[name].to_numpy()).sum()) for name in ITEM_FEATURES}
+    found += [f"column {name} of the item table has {n:,} infinite values" for name, n in infinite.items() if n]
     repeated = len(index) - len(table["item_id"].unique())
     if repeated:
         found.append(f"{repeated:,} rows of the item table repeat another row's item_id")

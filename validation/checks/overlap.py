@@ -61,14 +61,14 @@ class Overlap(Check):
             Whole(
                 gxe.ExpectColumnValuesToBeBetween(column="overlap_mean", min_value=self.fail_below),
                 self.severity if found.alike_expected else Severity.WARN,
-                wanted=f"at least {self.fail_below:g}",
+                wanted=f"a mean Jaccard of at least {self.fail_below:g}",
                 seen=seen,
                 examples=examples,
             ),
             Whole(
                 gxe.ExpectColumnValuesToBeBetween(column="overlap_mean", min_value=self.warn_below),
                 Severity.WARN,
-                wanted=f"at least {self.warn_below:g}",
+                wanted=f"a mean Jaccard of at least {self.warn_below:g}",
                 seen=seen,
                 examples=examples,
             ),

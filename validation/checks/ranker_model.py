@@ -28,6 +28,15 @@ class _Trial:
     lists: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Ranker:
+    """problem: why it cannot score; empty where it can."""
+
+    booster: xgboost.Booster
+    items: ItemTable
+    problem: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class RankerModel(Check):
     """A model that cannot score must not go live; one that gives all items of a list the same score is worth a look."""
@@ -51,20 +60,24 @@ class RankerModel(Check):
                 gxe.ExpectColumnValuesToBeBetween(column="ranker_model_unusable", max_value=0),
                 self.severity,
                 wanted=f"a booster of the manifest's {n_features} features and {case.manifest.ranker.trees} trees",
-                seen=found.problem or f"a booster of {n_features} features",
+                seen=found.problem or f"{case.manifest.ranker.trees} trees over {n_features} features",
             ),
             Whole(
                 gxe.ExpectColumnValuesToBeBetween(column="ranker_model_not_finite", max_value=0),
                 self.severity,
                 wanted="finite scores",
-                seen=f"{len(found.not_finite)} of {found.lists} sampled lists with scores that are not finite",
+                seen=f"{len(found.not_finite)} of {found.lists} sampled lists with scores that are not finite"
+                if found.not_finite
+                else f"finite scores in {found.lists} sampled lists",
                 examples=found.not_finite[:MAX_EXAMPLES],
             ),
             Whole(
                 gxe.ExpectColumnValuesToBeBetween(column="ranker_model_constant", max_value=0.5),
                 Severity.WARN,
                 wanted="scores that tell the items of a list apart",
-                seen=f"one score for all items in {found.constant} of {found.lists} sampled lists",
+                seen=f"one score for all items in {found.constant} of {found.lists} sampled lists"
+                if found.constant
+                else "items told apart",
             ),
         )
 
@@ -74,28 +87,51 @@ def _trial(case: Case) -> _Trial:
 
 
 def _try(case: Case) -> _Trial:
+    problem = _ranker(case).problem
+    if problem:
+        return _Trial(problem, (), 0, 0)
+    not_finite, constant, n_lists = [], 0, 0
+    for kept in list(case.scan.kept.values())[:USERS]:
+        scores = ranker_scores(case, kept)
+        if scores is None:
+            continue
+        n_lists += 1
+        if not np.all(np.isfinite(scores)):
+            not_finite.append(f"user {kept.user_id!r}")
+        constant += int(len(scores) > 1 and np.ptp(scores) == 0)
+    return _Trial("", tuple(not_finite), constant, n_lists)
+
+
+def ranker_scores(case: Case, kept: KeptList) -> Float32s | None:
+    """float32 [n], aligned with the list's items; None for a ranker or a list that is refused anyway."""
+    ranker = _ranker(case)
+    matrix = None if ranker.problem else _matrix(kept, ranker.items)
+    return None if matrix is None else ranker.booster.inplace_predict(matrix, validate_features=False)
+
+
+def _ranker(case: Case) -> _Ranker:
+    return case.once("ranker", lambda: _load(case))
+
+
+def _load(case: Case) -> _Ranker:
     manifest, storage = case.manifest, case.version.storage
+    items = read_item_table(storage, sorted(manifest.parts[ITEM_TABLE].files))
     (name,) = manifest.parts[manifest.ranker.part].files
     booster = xgboost.Booster()
     try:
         booster.load_model(bytearray(storage.read(name)))
     except xgboost.core.XGBoostError as error:
-        return _Trial(f"it does not load: {str(error).strip().splitlines()[0]}", (), 0, 0)
-    problem = _misfit(booster, manifest.ranker.feature_order, trees=manifest.ranker.trees)
-    if problem:
-        return _Trial(problem, (), 0, 0)
-    items = read_item_table(storage, sorted(manifest.parts[ITEM_TABLE].files))
-    not_finite, constant, n_lists = [], 0, 0
-    for kept in list(case.scan.kept.values())[:USERS]:
-        matrix = _matrix(kept, items)
-        if matrix is None:
-            continue
-        n_lists += 1
-        scores = booster.inplace_predict(matrix, validate_features=False)
-        if not np.all(np.isfinite(scores)):
-            not_finite.append(f"user {kept.user_id!r}")
-        constant += int(len(scores) > 1 and np.ptp(scores) == 0)
-    return _Trial("", tuple(not_finite), constant, n_lists)
+        return _Ranker(booster, items, f"it does not load: {_first_line(error)}")
+    booster.set_param(
+        {"nthread": 1}
+    )  # a list is too short for threads to help, and they wait on each other on a busy machine
+    return _Ranker(booster, items, _misfit(booster, manifest.ranker.feature_order, trees=manifest.ranker.trees))
+
+
+def _first_line(error: Exception) -> str:
+    """XGBoost's messages begin with a time and end with a stack trace."""
+    text = str(error).strip().splitlines()[0]
+    return text.rpartition(": ")[2] if ".cc:" in text else text
 
 
 def _misfit(booster: xgboost.Booster, wanted: tuple[str, ...], *, trees: int) -> str:
@@ -117,6 +153,8 @@ def _matrix(kept: KeptList, items: ItemTable) -> Float32s | None:
     if n == 0 or len(kept.bits) != n or np.any((indices < 0) | (indices >= n_items)):
         return None
     scores = kept.bits.view(np.float16).astype(np.float32)
+    if not np.all(np.isfinite(scores)):
+        return None
     return ranker_matrix(
         kept.features,
         items.columns,

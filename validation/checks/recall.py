@@ -40,7 +40,7 @@ class Recall(Check):
             f"user {user_id!r} (index {index}): {recall:.3f}"
             for user_id, index, recall in worst[["user_id", "user_index", "recall"]].itertuples(index=False)
         )
-        lost = rows[~rows["has_vector"].astype(bool)][:MAX_EXAMPLES]
+        lost = rows[~rows["has_vector"].astype(bool)]
         seen = (
             f"recall@{case.manifest.candidates_per_user} {figures['recall_mean']:.4f} over "
             f"{int(figures['recall_users']):,} sampled users"
@@ -50,20 +50,22 @@ class Recall(Check):
                 gxe.ExpectColumnValuesToBeBetween(column="recall_without_vector", max_value=0),
                 self.severity,
                 wanted="a vector for each sampled user",
-                seen=f"{int(figures['recall_without_vector']):,} sampled users have no vector",
-                examples=tuple(f"user {user_id!r}" for user_id in lost["user_id"]),
+                seen=f"{len(lost):,} of {len(rows):,} sampled users have no vector"
+                if len(lost)
+                else f"a vector for each of {len(rows):,} sampled users",
+                examples=tuple(f"user {user_id!r}" for user_id in lost["user_id"][:MAX_EXAMPLES]),
             ),
             Whole(
                 gxe.ExpectColumnValuesToBeBetween(column="recall_mean", min_value=self.fail_below),
                 self.severity,
-                wanted=f"at least {self.fail_below:g}",
+                wanted=f"recall at least {self.fail_below:g}",
                 seen=seen,
                 examples=examples,
             ),
             Whole(
                 gxe.ExpectColumnValuesToBeBetween(column="recall_mean", min_value=self.warn_below),
                 Severity.WARN,
-                wanted=f"at least {self.warn_below:g}",
+                wanted=f"recall at least {self.warn_below:g}",
                 seen=seen,
                 examples=examples,
             ),

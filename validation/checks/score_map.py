@@ -25,13 +25,15 @@ class ScoreMapHolds(Check):
 
     def requirements(self, case: Case, figures: Figures) -> Sequence[Requirement]:
         rows = case.exact[case.exact["n_wrong_scores"] > 0][:MAX_EXAMPLES]
+        n_wrong, n = int(figures["score_map_users_wrong"]), len(case.exact)
         return (
             Whole(
                 gxe.ExpectColumnValuesToBeBetween(column="score_map_users_wrong", max_value=0),
                 self.severity,
                 wanted=f"softplus(inner product / {case.manifest.score_scale:.4g}) for each score",
-                seen=f"{int(figures['score_map_scores_wrong']):,} other scores, in the lists of "
-                f"{int(figures['score_map_users_wrong']):,} of {len(case.exact):,} sampled users",
+                seen=f"{int(figures['score_map_scores_wrong']):,} other scores in the lists of {n_wrong:,} of {n:,} sampled users"
+                if n_wrong
+                else f"all scores of {n:,} sampled users",
                 examples=tuple(
                     f"user {user_id!r} (index {index}): {wrong} scores"
                     for user_id, index, wrong in rows[["user_id", "user_index", "n_wrong_scores"]].itertuples(

@@ -55,7 +55,7 @@ def attention(items: Catalogue, trend: Floats, *, start_us: int, at_us: int) -> 
     fashion = trend[below] + (week - below) * (trend[below + 1] - trend[below])
     fresh = items.freshness * np.exp(-np.maximum(days_old, 0) / FRESH_DAYS)
     log_weight = np.where(days_old >= 0, items.quality + fresh + fashion[items.genres[:, 0]], -np.inf)
-    total = np.bincount(items.genres[:, 0], weights=np.exp(log_weight), minlength=len(GENRES))
+    total = np.bincount(items.genres[:, 0], weights=np.exp(log_weight), minlength=len(GENRES)).astype(np.float64)
     return Attention(log_weight.astype(np.float32), total)
 
 

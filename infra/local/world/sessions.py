@@ -171,13 +171,13 @@ class Day:
 
     def _columns(self, users: Ints, lengths: NDArray[np.int64], chosen: Ints, types: NDArray[np.int8]) -> Events:
         rng, (steps, n) = self._rng, chosen.shape
-        hour = rng.choice(24, n, p=_HOUR_SHARES / _HOUR_SHARES.sum()) + rng.random(n)
-        hour = (hour - np.array(COUNTRY_UTC_HOURS)[self._world.people.country[users]]) % 24
+        local_hour = rng.choice(24, n, p=_HOUR_SHARES / _HOUR_SHARES.sum()) + rng.random(n)
+        utc_hour = (local_hour - np.array(COUNTRY_UTC_HOURS)[self._world.people.country[users]]) % 24
         gaps_s = rng.lognormal(3.6, 0.8, (steps, n)) + 0.001
         gaps_s[0] = 0
         times = (
             self._start_us
-            + (hour * 3_600_000).astype(np.int64) * 1000
+            + (utc_hour * 3_600_000).astype(np.int64) * 1000
             + np.cumsum((gaps_s * 1000).astype(np.int64), axis=0) * 1000
         )
         real = np.arange(steps)[:, None] < lengths

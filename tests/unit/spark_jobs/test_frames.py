@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from infra.contracts.errors import DatasetNotFound
 from infra.snapshots.storage import Storage
 from spark_jobs import frames
-from spark_jobs.session import java_major, project_archive
+from spark_jobs.session import project_archive
 
 SCHEMA = pa.schema([pa.field("number", pa.int32(), nullable=False), pa.field("name", pa.string())])
 
@@ -42,14 +42,6 @@ def test_an_empty_frame_still_makes_a_table(spark: SparkSession, tmp_path: Path)
 def test_a_missing_table_says_where_it_was_looked_for(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFound, match="nowhere"):
         frames.read(spark, Storage(str(tmp_path)), "nowhere")
-
-
-@pytest.mark.parametrize(
-    ("text", "major"),
-    [('openjdk version "17.0.15" 2025', 17), ('java version "1.8.0_202"', 8), ('openjdk version "21"', 21), ("?", 0)],
-)
-def test_a_java_version_is_understood(text: str, major: int) -> None:
-    assert java_major(text) == major
 
 
 def test_the_archive_for_cluster_workers_holds_what_they_import(tmp_path: Path) -> None:

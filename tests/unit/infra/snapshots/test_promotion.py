@@ -70,6 +70,7 @@ def test_what_is_loaded_is_what_was_written_for_every_user(
     world = tiny_world()
     for row in candidate_rows(world, k=100, score_map=ScoreMap(2.0)):
         payload = client.get(keys.user_record_prefix(RANKING, version.version) + str(row["user_id"]))
+        assert isinstance(payload, bytes)
         record = unpack(payload)
         assert record.item_indices.tobytes() == row["item_indices"]
         assert record.scores.tobytes() == row["scores"]

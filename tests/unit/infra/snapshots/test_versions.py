@@ -11,30 +11,9 @@ import pytest
 
 from infra.contracts.errors import MoveNotAllowed, SnapshotCorrupt, SnapshotNotFound, StepMissing
 from infra.contracts.snapshots import State
-from infra.snapshots.storage import Storage
 from infra.snapshots.tables import CANDIDATES, read_item_table, verify_part
 from infra.snapshots.versions import SnapshotStore
 from tests.fixtures.tiny_snapshot import RANKING, build_tiny_snapshot
-
-
-@pytest.fixture(params=["disk", "memory"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return Storage(str(tmp_path) if request.param == "disk" else f"memory://{tmp_path.name}")
-
-
-def test_a_file_is_created_once_and_the_second_writer_is_told(storage: Storage) -> None:
-    assert storage.create("a/b.json", b"first") is True
-    assert storage.create("a/b.json", b"second") is False
-    assert storage.read("a/b.json") == b"first"
-    assert storage.names("a") == ["b.json"]
-
-
-def test_of_many_writers_exactly_one_creates_a_file(tmp_path: Path) -> None:
-    storage = Storage(str(tmp_path))
-    with ThreadPoolExecutor(16) as pool:
-        won = list(pool.map(lambda writer: storage.create("manifest.json", str(writer).encode()), range(64)))
-    assert sum(won) == 1
-    assert storage.read("manifest.json") == str(won.index(True)).encode()
 
 
 def test_builders_at_the_same_moment_get_versions_of_their_own(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""stack: the processes of one checkout: an embedded Redis, Airflow and the ranking service; started, watched, stopped."""

@@ -1,0 +1,243 @@
+"""The running service while its surroundings fail: flips without end, a Redis that hangs, dies, forgets and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import httpx
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from bentos.ranking.schema import RecommendReply
+from infra.contracts.ids import ItemId
+from infra.snapshots import keys
+from infra.snapshots.versions import Version
+from tests.fixtures.redis_server import RedisProcess
+from tests.fixtures.service import Served, Stage, serving
+from tests.fixtures.tiny_snapshot import RANKING, TinyWorld, tiny_world
+
+USERS, ITEMS = 60, 200
+
+
+@dataclass
+class Scene:
+    """A service, its Redis, and two versions whose lists of candidates share no item."""
+
+    served: Served
+    server: RedisProcess
+    versions: list[Version]
+
+
+def _half_world(half: int) -> TinyWorld:
+    """All candidates of every user lie in one half of the catalogue: the other half was consumed or points away."""
+    world = tiny_world(users=USERS, items=ITEMS)
+    vectors = np.abs(world.item_vectors)
+    vectors[np.arange(ITEMS) % 2 != half] *= -1
+    histories = [history[history % 2 == half][:5] for history in world.histories]
+    return TinyWorld(np.abs(world.user_vectors), vectors, histories, world.user_ids)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "redis").mkdir()
+    server = RedisProcess(folder / "redis", append_only=True)
+    server.start()
+    stage = Stage(folder / "store", server.url)
+    versions = [stage.flip_live(world=_half_world(half), k=40) for half in (0, 1)]
+    with serving(stage, folder=folder) as served:
+        served.wait_ready()
+        yield Scene(served, server, versions)
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest_asyncio.fixture
+async def caller(scene: Scene) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=scene.served.url, timeout=20) as client:
+        yield client
+
+
+async def ask(caller: httpx.AsyncClient, user: int, *, n: int = 20) -> RecommendReply:
+    answer = await caller.post("/recommend", json={"user_id": f"u{user}", "n": n})
+    assert answer.status_code == 200, answer.text
+    return RecommendReply.model_validate_json(answer.content)
+
+
+def flip(scene: Scene, at: int) -> None:
+    """Put one of the two versions live, as an operator does."""
+    promotion = scene.served.stage.promotion
+    promotion.flip(promotion.store.get(scene.versions[at].version), actor="test", reason="to and fro", force=True)
+
+
+async def settle(scene: Scene, caller: httpx.AsyncClient) -> None:
+    """Until the service is whole again: live, without a problem, and not degraded."""
+    async with asyncio.timeout(30):
+        while True:
+            status = (await caller.get("/status")).json()
+            if status["ready"] and not status["problem"] and not (await ask(caller, 1)).degraded:
+                return
+            await asyncio.sleep(0.02)
+
+
+def parity_of(reply: RecommendReply) -> set[int]:
+    return {int(ItemId(item.item_id)[1:]) % 2 for item in reply.items if item.source == "retrieval"}
+
+
+async def test_under_continuous_flips_no_answer_mixes_two_snapshots(scene: Scene, caller: httpx.AsyncClient) -> None:
+    await settle(scene, caller)
+    going, flips = [True], [0]
+
+    def flip_on() -> None:
+        while going[0]:
+            flips[0] += 1
+            flip(scene, flips[0] % 2)
+
+    async def requests(first: int) -> list[RecommendReply]:
+        return [await ask(caller, (first + step) % USERS) for step in range(40)]
+
+    with ThreadPoolExecutor(1) as hand:
+        flipping = hand.submit(flip_on)
+        answers = [reply for some in await asyncio.gather(*(requests(at * 7) for at in range(8))) for reply in some]
+        going[0] = False
+        flipping.result()
+    seen = Counter(reply.snapshot for reply in answers)
+    assert set(seen) == {"predictions_v1", "predictions_v2"}, seen
+    assert flips[0] > 20
+    for reply in answers:
+        if not reply.degraded:
+            assert parity_of(reply) == {0 if reply.snapshot == "predictions_v1" else 1}
+    assert sum(reply.degraded for reply in answers) < len(answers) // 10
+    await settle(scene, caller)
+
+
+async def test_a_flip_is_served_within_a_second(scene: Scene, caller: httpx.AsyncClient) -> None:
+    await settle(scene, caller)
+    live = (await ask(caller, 1)).snapshot
+    other = 1 if live == "predictions_v1" else 0
+    await asyncio.to_thread(flip, scene, other)
+    async with asyncio.timeout(1.0):
+        while (await ask(caller, 1)).snapshot == live:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_redis_that_hangs_costs_its_budget_and_no_late_reply_goes_to_another_user(
+    scene: Scene, caller: httpx.AsyncClient
+) -> None:
+    await settle(scene, caller)
+    whole = [await ask(caller, user) for user in range(USERS)]
+    pid = cast(int, scene.server.process.pid if scene.server.process else None)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        hung = await asyncio.gather(*(ask(caller, user) for user in range(USERS)))
+        assert all(reply.degraded and reply.decided_by == "popular" and len(reply.items) == 20 for reply in hung)
+        events = await caller.post("/events", json={"user_id": "u1", "item_id": "i1", "event_type": "view"})
+        assert (events.status_code, events.json()["error"]["type"]) == (503, "DependencyUnavailable")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await settle(scene, caller)
+    for user, before in enumerate(whole):
+        after = await ask(caller, user)
+        if not after.degraded:
+            assert [item.item_id for item in after.items] == [item.item_id for item in before.items]
+
+
+async def test_redis_killed_under_load_gives_fallbacks_no_5xx_and_whole_answers_once_it_is_back(
+    scene: Scene, caller: httpx.AsyncClient
+) -> None:
+    await settle(scene, caller)
+    ended = [False]
+    answers: list[RecommendReply] = []
+
+    async def load(first: int) -> None:
+        at = first
+        while not ended[0]:
+            at += 1
+            answers.append(await ask(caller, at % USERS))
+
+    async def trouble() -> None:
+        scene.server.kill()
+        async with asyncio.timeout(20):
+            while sum(reply.degraded for reply in answers) < 50:
+                await asyncio.sleep(0.01)
+        events = await caller.post("/events", json={"user_id": "u1", "item_id": "i1", "event_type": "view"})
+        assert (events.status_code, events.headers["retry-after"]) == (503, "1")
+        assert (await caller.get("/readyz")).status_code == 200, "the popular list can be served: it stays ready"
+        assert "Redis does not answer" in (await caller.get("/status")).json()["problem"]
+        await asyncio.to_thread(scene.server.start)
+        await settle(scene, caller)
+        ended[0] = True
+
+    try:
+        await asyncio.gather(*(load(at * 11) for at in range(6)), trouble())
+    finally:
+        if scene.server.process is None:
+            scene.server.start()
+    assert {len(reply.items) for reply in answers} == {20}
+    assert not answers[-1].degraded
+    assert {reply.decided_by for reply in answers if reply.degraded} == {"popular"}
+
+
+async def test_every_event_that_was_acknowledged_is_in_the_log_after_a_kill(
+    scene: Scene, caller: httpx.AsyncClient
+) -> None:
+    await settle(scene, caller)
+    acknowledged: set[str] = set()
+
+    async def send(producer: int) -> None:
+        for number in range(400):
+            name = f"p{producer}-{number}"
+            event = {"user_id": "u1", "item_id": "i1", "event_type": "view", "event_id": name}
+            answer = await caller.post("/events", json=event)
+            if answer.status_code != 200:
+                assert answer.status_code == 503
+                return
+            acknowledged.add(name)
+            if len(acknowledged) == 60:
+                scene.server.kill()
+
+    await asyncio.gather(*(send(producer) for producer in range(4)))
+    await asyncio.to_thread(scene.server.start)
+    rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", scene.served.stage.client.xrange(keys.event_log(RANKING)))
+    logged = [fields[b"event_id"].decode() for _, fields in rows]
+    assert acknowledged <= set(logged)
+    assert len(logged) == len(set(logged))
+    await settle(scene, caller)
+
+
+async def test_a_redis_that_forgot_everything_is_served_past_and_mended_by_a_rollback_to_what_is_served(
+    scene: Scene, caller: httpx.AsyncClient
+) -> None:
+    await settle(scene, caller)
+    live = (await ask(caller, 1)).snapshot
+    await asyncio.to_thread(scene.served.stage.client.flushall)
+    forgotten = await ask(caller, 1)
+    assert (forgotten.snapshot, forgotten.degraded, len(forgotten.items)) == (live, True, 20)
+    assert "is not in Redis" in forgotten.skipped["retrieval"]
+    assert (await caller.get("/users/u1")).status_code == 503
+
+    def mend() -> None:
+        promotion = scene.served.stage.promotion
+        wanted = scene.versions[0 if live == "predictions_v1" else 1].version
+        promotion.rollback(wanted, actor="test", reason="Redis lost its memory", limit_fraction=1.0)
+
+    await asyncio.to_thread(mend)
+    await settle(scene, caller)
+    status = (await caller.get("/status")).json()
+    assert (status["live"]["snapshot"], status["live"]["generation"]) == (live, 1)
+
+
+def test_the_service_s_log_holds_no_trace_and_no_flood(scene: Scene) -> None:
+    log = Path(scene.served.log).read_text()
+    assert "Traceback" not in log, log[-3000:]
+    assert len(log.splitlines()) < 1500

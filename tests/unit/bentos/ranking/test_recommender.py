@@ -1,0 +1,235 @@
+"""Golden cases of the whole cascade in process: for every wired stage a request whose list that stage decides."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
+import numpy as np
+import pytest
+import redis.asyncio
+
+from bentos.ranking.content import RankingContent, RankingSnapshot, load_content
+from bentos.ranking.pipeline import ranking_cascade
+from bentos.ranking.query import RankingQuery
+from bentos.ranking.recommender import Recommender
+from bentos.ranking.schema import RecommendReply, RecommendRequest
+from bentos.ranking.telemetry import Telemetry
+from infra.catalog.applications.ranking import RANKING
+from infra.contracts.errors import InvalidRequest, SnapshotNotFound
+from infra.snapshots import keys
+from infra.snapshots.connection import serving_client
+from infra.snapshots.live import LiveSnapshots
+from tests.fixtures.redis_server import free_port
+from tests.fixtures.service import Stage
+
+_TOTAL_GENRES = {"Drama", "Comedy", "Thriller", "Music", "Nature"}
+
+
+class Feed:
+    """A recommender on the package's snapshot."""
+
+    def __init__(self, stage: Stage, snapshot: RankingSnapshot | None, client: redis.asyncio.Redis) -> None:
+        live: LiveSnapshots[RankingContent] = LiveSnapshots(client, stage.promotion.store, load_content)
+        live.current = snapshot
+        self.telemetry = Telemetry("ranking")
+        pool = ThreadPoolExecutor(1)
+        cascade = ranking_cascade(client, scoring_pool=pool, watchers=(self.telemetry,))
+        self._recommender = Recommender(live, cascade, RANKING)
+
+    async def ask(self, user_id: str, **fields: object) -> RecommendReply:
+        """The reply, held to its declared form."""
+        request = RecommendRequest.model_validate({"user_id": user_id, "deadline_ms": 150, **fields})
+        return RecommendReply.model_validate(await self._recommender.recommend(request, request_id="r1"))
+
+
+@pytest.fixture
+def feed(stage: Stage, snapshot: RankingSnapshot, client: redis.asyncio.Redis) -> Feed:
+    return Feed(stage, snapshot, client)
+
+
+def ids(reply: RecommendReply) -> list[str]:
+    return [item.item_id for item in reply.items]
+
+
+async def test_a_known_user_gets_the_ranker_s_order_of_the_retrieved_items(
+    feed: Feed, snapshot: RankingSnapshot
+) -> None:
+    reply = await feed.ask("u3", n=100)
+    assert (reply.decided_by, reply.degraded, reply.snapshot) == ("ranker", False, "predictions_v1")
+    assert {item.source for item in reply.items} == {"retrieval"}
+    scores = [item.score for item in reply.items]
+    assert scores == sorted(scores, reverse=True)
+    assert list(reply.stage_ms) == [
+        "retrieval", "consumed", "features", "ranker", "backfill", "diversity", "telemetry", "total",
+    ]  # fmt: skip
+    retrieved = await feed.ask("u3", n=100, details=True)
+    places = [int(str(item.reason).split()[1]) for item in retrieved.items]
+    assert sorted(places) == list(range(1, 101))
+    assert places != sorted(places), "the ranker decided the order, not retrieval"
+
+
+async def test_an_unknown_user_gets_the_popular_list_and_is_told(feed: Feed, snapshot: RankingSnapshot) -> None:
+    reply = await feed.ask("a user whom nobody knows", n=3)
+    assert (reply.decided_by, reply.degraded) == ("popular", False)
+    assert {item.source for item in reply.items} == {"popular"}
+    assert ids(reply)[0] == f"i{snapshot.content.popular[0]}"
+    assert "ranker" not in reply.stage_ms
+
+
+async def test_session_items_of_the_context_are_not_shown_and_change_the_scores(feed: Feed) -> None:
+    before = await feed.ask("u3", n=50)
+    session = ids(before)[:2]
+    after = await feed.ask("u3", n=50, context={"recent_items": session, "device": {"kind": "phone"}})
+    assert not set(session) & set(ids(after))
+    assert len(after.items) == 50
+
+
+async def test_what_the_stream_saw_since_the_batch_is_not_shown(feed: Feed, client: redis.asyncio.Redis) -> None:
+    first = ids(await feed.ask("u4", n=5))[0]
+    key = keys.recent_items(RANKING.name, "u4")
+    await client.zadd(key, {first: 1.0})
+    try:
+        assert first not in ids(await feed.ask("u4", n=299))
+    finally:
+        await client.delete(key)
+
+
+async def test_an_unknown_user_s_own_clicks_are_not_shown_again(feed: Feed, client: redis.asyncio.Redis) -> None:
+    first = ids(await feed.ask("fresh", n=5))[0]
+    key = keys.recent_items(RANKING.name, "fresh")
+    await client.zadd(key, {first: 1.0})
+    try:
+        again = await feed.ask("fresh", n=299)
+        assert first not in ids(again)
+        assert len(again.items) == 299
+    finally:
+        await client.delete(key)
+
+
+async def test_excluded_items_are_not_shown_and_the_list_is_not_shorter(feed: Feed) -> None:
+    whole = ids(await feed.ask("u5", n=100))
+    reply = await feed.ask("u5", n=100, exclude=[*whole[:60], "no such item", "a:{}\n\x00"])
+    assert len(reply.items) == 100
+    assert not set(whole[:60]) & set(ids(reply))
+    assert [item.source for item in reply.items].count("backfill") == 60
+    assert len(set(ids(reply))) == 100
+    scores = [item.score for item in reply.items]
+    assert scores == sorted(scores, reverse=True)
+
+
+async def test_where_all_is_excluded_the_list_is_empty_and_nothing_has_decided(feed: Feed) -> None:
+    reply = await feed.ask("u5", n=10, exclude=[f"i{item}" for item in range(300)])
+    assert (reply.items, reply.decided_by, reply.degraded) == ([], "nothing", False)
+
+
+async def test_diversity_holds_a_genre_to_half_of_the_list(feed: Feed, snapshot: RankingSnapshot) -> None:
+    for user in range(30):
+        items = (await feed.ask(f"u{user}", n=10, details=True)).items
+        for genre in _TOTAL_GENRES:
+            assert sum(genre in (item.genres or []) for item in items) <= 5
+        creators = [item.creator for item in items if item.creator]
+        assert max(map(creators.count, creators), default=0) <= 3
+
+
+async def test_details_tell_title_and_why_the_item_was_a_candidate(feed: Feed, snapshot: RankingSnapshot) -> None:
+    reply = await feed.ask("u3", n=20, details=True)
+    for item in reply.items:
+        assert item.title == snapshot.content.items.titles[int(item.item_id[1:])]
+        assert "of 100 retrieved" in str(item.reason)
+    assert any("genres like “" in str(item.reason) or "from studio " in str(item.reason) for item in reply.items)
+    plain = await feed.ask("u3", n=1)
+    assert plain.items[0].title is None
+
+
+async def test_while_redis_is_away_the_popular_list_comes_and_says_that_it_is_degraded(
+    stage: Stage, snapshot: RankingSnapshot
+) -> None:
+    client = serving_client(f"redis://127.0.0.1:{free_port()}/0", timeout_s=0.5)
+    reply = await Feed(stage, snapshot, client).ask("u3", n=5, exclude=["i1"])
+    assert (reply.decided_by, reply.degraded, len(reply.items)) == ("popular", True, 5)
+    assert reply.skipped["retrieval"].startswith("DependencyUnavailable: Redis did not answer")
+    await client.aclose()
+
+
+async def test_a_version_whose_records_are_gone_from_redis_is_not_taken_for_an_unknown_user(
+    stage: Stage, snapshot: RankingSnapshot, client: redis.asyncio.Redis, feed: Feed
+) -> None:
+    marker, record = keys.load_marker(RANKING.name, snapshot.alias.version), "hg:ranking:v1:u:u3"
+    kept = {key: await client.get(key) for key in (marker, record)}
+    await client.delete(marker, record)
+    try:
+        reply = await feed.ask("u3", n=5)
+    finally:
+        await client.mset({key: value for key, value in kept.items() if value is not None})
+    assert (reply.decided_by, reply.degraded) == ("popular", True)
+    assert "v1 is not in Redis" in reply.skipped["retrieval"]
+
+
+@pytest.mark.parametrize("payload", [b"", b"not a record", b"hg\x01\x05\xff\xff\x00\x00"])
+async def test_bytes_that_are_no_record_give_the_popular_list_and_never_nonsense(
+    payload: bytes, client: redis.asyncio.Redis, feed: Feed
+) -> None:
+    record = "hg:ranking:v1:u:u3"
+    kept = cast(bytes, await client.get(record))
+    await client.set(record, payload)
+    try:
+        reply = await feed.ask("u3", n=5)
+    finally:
+        await client.set(record, kept)
+    assert (reply.decided_by, reply.degraded) == ("popular", True)
+
+
+async def test_a_ranker_that_fails_leaves_retrieval_s_order(
+    feed: Feed, snapshot: RankingSnapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("no model today")
+
+    monkeypatch.setattr(snapshot.content.ranker, "inplace_predict", fails)
+    reply = await feed.ask("u3", n=100, details=True)
+    assert (reply.decided_by, reply.degraded) == ("retrieval", True)
+    assert [int(str(item.reason).split()[1]) for item in reply.items] == list(range(1, 101))
+    assert "no model today" in reply.skipped["ranker"]
+
+
+async def test_scores_that_are_not_numbers_leave_retrieval_s_order(
+    feed: Feed, snapshot: RankingSnapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        snapshot.content.ranker, "inplace_predict", lambda features, **_: np.full(len(features), np.nan, np.float32)
+    )
+    reply = await feed.ask("u3", n=5)
+    assert (reply.decided_by, reply.degraded) == ("retrieval", True)
+
+
+async def test_a_deadline_too_short_for_redis_still_gives_a_list(feed: Feed) -> None:
+    reply = await feed.ask("u3", n=5, deadline_ms=0.0001)
+    assert (reply.decided_by, reply.degraded, len(reply.items)) == ("popular", True, 5)
+    assert "could not start" in reply.skipped["retrieval"]
+
+
+async def test_without_a_snapshot_there_is_nothing_to_serve(stage: Stage, client: redis.asyncio.Redis) -> None:
+    with pytest.raises(SnapshotNotFound, match="nothing to serve: no version is live yet"):
+        await Feed(stage, None, client).ask("u3")
+
+
+@pytest.mark.parametrize("user_id", ["", "x" * 257])
+async def test_a_user_id_that_cannot_be_one_is_refused(user_id: str, feed: Feed) -> None:
+    with pytest.raises(InvalidRequest, match="wanted 1 to 256"):
+        await feed.ask(user_id)
+
+
+async def test_telemetry_counts_who_decided_and_what_was_removed(feed: Feed) -> None:
+    await feed.ask("u3", n=5)
+    await feed.ask("nobody", n=5, exclude=["i1"], context={"recent_items": ["i2"]})
+    await feed.ask("u3", n=5, deadline_ms=0.0001)
+    counted = feed.telemetry.counters
+    assert (counted["recommendations"], counted["degraded"]) == (3, 1)
+    assert (counted["decided_by_ranker"], counted["decided_by_popular"]) == (1, 2)
+
+
+def test_consumed_items_are_newest_first_and_each_once(snapshot: RankingSnapshot) -> None:
+    query = RankingQuery(snapshot, "u1", n=5, session=[4, 5], excluded=np.empty(0, np.int32))
+    query.learn(None, [5, 6, 4, 7])
+    assert query.consumed.tolist() == [4, 5, 6, 7]

@@ -1,0 +1,105 @@
+"""Airflow's own reading of the folder: no import error, and exactly these DAGs with these schedules and this order."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from typing import TypedDict
+
+import pytest
+
+from infra.config.settings import CHECKOUT
+
+READ = """
+    import json, sys
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    bag = DagBag(sys.argv[1])
+    dags = {}
+    for dag_id, dag in bag.dags.items():
+        DagSerialization.to_dict(dag)
+        timetable = dag.timetable
+        dags[dag_id] = {
+            "schedule": getattr(timetable, "expression", getattr(timetable, "_expression", None)),
+            "catchup": dag.catchup,
+            "max_active_runs": dag.max_active_runs,
+            "paused": dag.is_paused_upon_creation,
+            "documented": bool(dag.doc_md and dag.description and dag.dag_display_name),
+            "order": [task.task_id for task in dag.topological_sort()],
+            "upstream": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
+            "retries": {task.task_id: task.retries for task in dag.tasks},
+            "limited": all(task.execution_timeout for task in dag.tasks),
+            "fields": sorted(dag.params),
+            "lateness": dag.deadline[0].name if dag.deadline else None,
+        }
+    print(json.dumps({"errors": bag.import_errors, "dags": dags}))
+"""
+
+
+class ReadDag(TypedDict):
+    schedule: str | None
+    catchup: bool
+    max_active_runs: int
+    paused: bool | None
+    documented: bool
+    order: list[str]
+    upstream: dict[str, list[str]]
+    retries: dict[str, int]
+    limited: bool
+    fields: list[str]
+    lateness: str | None
+
+
+@pytest.fixture(scope="module")
+def dags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReadDag]:
+    """What a process of Airflow's own read from dags/: nothing of it stays in this one."""
+    home = tmp_path_factory.mktemp("airflow")
+    environment = os.environ | {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    command = [sys.executable, "-c", textwrap.dedent(READ), str(CHECKOUT / "dags")]
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["errors"] == {}
+    read: dict[str, ReadDag] = found["dags"]
+    return read
+
+
+def test_the_folder_holds_these_dags_and_no_other(dags: dict[str, ReadDag]) -> None:
+    assert sorted(dags) == ["snapshot_freshness", "snapshot_refresh_ranking", "snapshot_rollback"]
+
+
+def test_the_refresh_is_daily_without_catch_up_and_one_at_a_time(dags: dict[str, ReadDag]) -> None:
+    dag = dags["snapshot_refresh_ranking"]
+    assert (dag["schedule"], dag["catchup"], dag["max_active_runs"]) == ("0 0 * * *", False, 1)
+    assert dag["lateness"] == "ranking: fresh in time"
+
+
+def test_the_rollback_has_no_schedule_and_is_ready_when_it_is_needed(dags: dict[str, ReadDag]) -> None:
+    dag = dags["snapshot_rollback"]
+    assert (dag["schedule"], dag["paused"]) == (None, False)
+    assert dag["fields"] == ["application", "reason", "version"]
+    assert dag["retries"] == {"rollback": 0}
+
+
+def test_freshness_is_watched_from_the_start(dags: dict[str, ReadDag]) -> None:
+    dag = dags["snapshot_freshness"]
+    assert (dag["schedule"], dag["paused"], dag["order"]) == ("*/15 * * * *", False, ["ranking"])
+
+
+def test_the_steps_of_a_refresh_follow_each_other(dags: dict[str, ReadDag]) -> None:
+    upstream = dags["snapshot_refresh_ranking"]["upstream"]
+    chain = ["embed", "candidates", "train", "stage", "validate", "load", "flip", "gc"]
+    assert upstream["open"] == upstream["import"] == []
+    assert upstream["embed"] == ["import", "open"]
+    for before, after in itertools.pairwise(chain):
+        assert upstream[after] == [before]
+
+
+def test_every_dag_is_documented_and_every_task_ends_some_day(dags: dict[str, ReadDag]) -> None:
+    for dag_id, dag in dags.items():
+        assert dag["documented"] and dag["limited"], dag_id

@@ -1,0 +1,226 @@
+"""What the DAGs hand to the jobs: every field of a form reaches the job, empty ones do not, bad ones are refused."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from airflow.sdk import DAG, Context
+from airflow.sdk.definitions.param import ParamsDict
+from airflow.sdk.exceptions import ParamValidationError
+
+from dags.job import JobOperator
+from dags.snapshot_freshness import dag as freshness_dag
+from dags.snapshot_refresh import refresh_dag
+from dags.snapshot_rollback import dag as rollback_dag
+from infra.catalog.applications.ranking import RANKING
+from infra.config.settings import Settings, settings
+
+XCOM = {"open": {"version": "v7"}, "import": {"dataset": "d-1"}}
+
+
+def refresh() -> DAG:
+    return refresh_dag(RANKING)
+
+
+def rendered(
+    dag: DAG, task_id: str, *, fields: Mapping[str, object] | None = None, user: str | None = "ada"
+) -> JobOperator:
+    """The task as a run with those fields filled in would execute it."""
+    task = copy.copy(dag.get_task(task_id))
+    assert isinstance(task, JobOperator)
+    context = {
+        **(dag.user_defined_macros or {}),
+        "params": {**dag.params.dump(), **(fields or {})},
+        "ti": SimpleNamespace(xcom_pull=lambda task_ids: XCOM[task_ids]),
+        "dag_run": SimpleNamespace(triggering_user_name=user),
+        "dag": dag,
+        "run_id": "manual__1",
+    }
+    task.render_template_fields(cast(Context, context), dag.get_template_env())
+    return task
+
+
+def test_an_empty_form_leaves_everything_to_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADGATE_RANKING_SOURCE", "/data/events")
+    settings.cache_clear()
+    try:
+        dag = refresh()
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+    assert rendered(dag, "import").command[1:] == [
+        "-m", "spark_jobs.ingest", "--application", "ranking", "--source=/data/events",
+    ]  # fmt: skip
+    for task_id in ("embed", "candidates", "train"):
+        assert rendered(dag, task_id).variables == {}
+
+
+def test_every_field_of_the_refresh_form_reaches_its_job() -> None:
+    source: dict[str, object] = {
+        "source": "s3://bucket/a b",
+        "format": "csv",
+        "mapping": "user=u,item=i,time=t",
+        "max_rejected_fraction": 0.0,
+    }
+    assert rendered(refresh(), "import", fields=source).command[5:] == [
+        "--source=s3://bucket/a b",
+        "--format=csv",
+        "--map=user=u,item=i,time=t",
+        "--max-rejected-fraction=0.0",
+    ]
+    fields: dict[str, object] = {
+        "embedder": "als",
+        "embedding_dim": 64,
+        "candidates_per_user": 200,
+        "include_seen": "leave out",
+        "ranker_trees": 30,
+    }
+    seen = {
+        name: value
+        for task in ("embed", "candidates", "train")
+        for name, value in rendered(refresh(), task, fields=fields).variables.items()
+    }
+    assert seen == {
+        "HEADGATE_EMBEDDER": "als",
+        "HEADGATE_EMBEDDING_DIM": "64",
+        "HEADGATE_CANDIDATES_PER_USER": "200",
+        "HEADGATE_INCLUDE_SEEN": "false",
+        "HEADGATE_RANKER_TREES": "30",
+    }
+    assert rendered(refresh(), "candidates", fields={"include_seen": "include"}).variables == {
+        "HEADGATE_INCLUDE_SEEN": "true"
+    }
+
+
+def test_every_variable_that_a_task_sets_is_a_setting_and_takes_what_the_form_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = {f"HEADGATE_{name.upper()}" for name in Settings.model_fields}
+    for task in refresh().tasks:
+        assert isinstance(task, JobOperator)
+        assert set(task.env) <= known
+    monkeypatch.setenv("HEADGATE_INCLUDE_SEEN", "true")
+    monkeypatch.setenv("HEADGATE_EMBEDDING_DIM", "2048")
+    assert Settings().include_seen is True and Settings().embedding_dim == 2048
+
+
+def test_the_forms_limits_are_the_settings_own() -> None:
+    schemas = {name: refresh().params.get_param(name).schema for name in refresh().params}
+    for name in ("embedding_dim", "candidates_per_user", "ranker_trees", "max_rejected_fraction"):
+        limits = {type(rule).__name__: rule for rule in Settings.model_fields[name].metadata}
+        assert schemas[name]["minimum"] == limits["Ge"].ge, name
+        assert schemas[name]["maximum"] == limits["Le"].le, name
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"source": ""},
+        {"source": 7},
+        {"format": "xlsx"},
+        {"mapping": "user"},
+        {"mapping": "colour=x"},
+        {"mapping": "user=a,,item=b"},
+        {"max_rejected_fraction": 1.5},
+        {"max_rejected_fraction": "0.1"},
+        {"embedder": "word2vec"},
+        {"embedding_dim": 3},
+        {"embedding_dim": 64.5},
+        {"candidates_per_user": 10_001},
+        {"candidates_per_user": 0},
+        {"include_seen": "maybe"},
+        {"ranker_trees": 0},
+    ],
+    ids=str,
+)
+def test_the_refresh_form_refuses_a_bad_value(field: Mapping[str, object]) -> None:
+    with pytest.raises(ParamValidationError):
+        _fill(refresh(), field).validate()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"reason": "bad"},
+        {"reason": None},
+        {"reason": "x" * 501},
+        {"reason": "too many duplicates", "application": "fraud"},
+        {"reason": "too many duplicates", "version": "12"},
+        {"reason": "too many duplicates", "version": "v0"},
+        {"reason": "too many duplicates", "version": "v1; rm -rf /"},
+        {"reason": "too many duplicates", "version": ""},
+    ],
+    ids=str,
+)
+def test_the_rollback_form_refuses_a_bad_value(fields: Mapping[str, object]) -> None:
+    with pytest.raises(ParamValidationError):
+        _fill(rollback_dag, fields).validate()
+
+
+@pytest.mark.parametrize("version", [None, "v3", "predictions_v3"])
+def test_the_rollback_form_needs_only_a_reason_and_hands_it_on_as_one_word(version: str | None) -> None:
+    fields: dict[str, object] = {"reason": "the list is stale; $(roll) 'back'", "version": version}
+    _fill(rollback_dag, fields).validate()
+    wanted = [f"--version={version}"] if version else []
+    assert rendered(rollback_dag, "rollback", fields=fields).command[2:] == [
+        "infra.snapshots",
+        "rollback",
+        "--actor",
+        "airflow:ada",
+        "--application=ranking",
+        *wanted,
+        "--reason=the list is stale; $(roll) 'back'",
+    ]
+
+
+def test_a_scheduled_run_is_nobodys_hand() -> None:
+    assert rendered(refresh(), "flip", user=None).command[2:] == [
+        "infra.snapshots",
+        "flip",
+        "--application",
+        "ranking",
+        "--version",
+        "v7",
+        "--actor",
+        "airflow:schedule",
+        "--reason",
+        "snapshot_refresh_ranking manual__1",
+    ]
+
+
+def test_a_template_in_a_field_is_text() -> None:
+    assert rendered(refresh(), "import", fields={"source": "{{ dag }}"}).command[5] == "--source={{ dag }}"
+
+
+def test_every_task_works_on_the_version_that_open_took() -> None:
+    dag = refresh()
+    for task_id in ("embed", "candidates", "train", "stage", "validate", "load", "flip"):
+        command = rendered(dag, task_id).command
+        assert command[command.index("--version") + 1] == "v7", task_id
+    assert rendered(dag, "embed").command[-2:] == ["--dataset", "d-1"]
+
+
+def test_the_page_explains_every_task_and_every_error_it_names_exists() -> None:
+    errors = vars(import_module("infra.contracts.errors"))
+    for dag in (refresh(), rollback_dag, freshness_dag):
+        assert dag.doc_md is not None
+        for name in re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`", dag.doc_md):
+            assert name in errors, f"{dag.dag_id} tells of {name}"
+        for task in dag.tasks:
+            assert task.doc_md, task.task_id
+    for task in refresh().tasks:
+        assert f"| `{task.task_id}` |" in inspect.cleandoc(refresh().doc_md or "")
+
+
+def _fill(dag: DAG, fields: Mapping[str, object]) -> ParamsDict:
+    params = copy.deepcopy(dag.params)
+    params.update(dict(fields))
+    return params
