@@ -76,7 +76,8 @@ class Inspection:
         application = self._live.application
         pinned = self._live.current
         if pinned is None:
-            return {"application": application, "ready": False, "problem": self._live.problem, "live": None}
+            told = {"problem": self._live.problem, "mend": self._live.mend}
+            return {"application": application, "ready": False, **told, "live": None}
         alias, manifest = pinned.alias, pinned.manifest
         live = {
             "snapshot": alias_value(alias.version),
@@ -94,7 +95,7 @@ class Inspection:
             "ranker": manifest.ranker.metrics,
             "embedder": manifest.embedder,
         }
-        return {"application": application, "ready": True, "problem": self._live.problem, "live": live}
+        return {"application": application, "ready": True, "problem": self._live.problem, "mend": "", "live": live}
 
     def ready(self) -> dict[str, object]:
         """A ReadyReply; raises SnapshotNotFound (503) before the first snapshot has been loaded."""

@@ -22,24 +22,25 @@ from infra.cascade.kinds import SideEffect
 from infra.cascade.runner import FAIL, SKIP, USE_PREVIOUS, Cascade, Step
 
 
+def ranking_steps(
+    client: redis.asyncio.Redis, *, scoring_pool: Executor | None, watchers: tuple[SideEffect[RankingQuery], ...] = ()
+) -> list[Step[RankingQuery]]:
+    """Redis away: the popular list. Ranker away: retrieval order. Stages from memory run whatever the clock says."""
+    return [
+        Step(RetrievalSource(UserReader(client)), on_failure=USE_PREVIOUS, budget_ms=80),
+        Step(PopularSource(), on_failure=FAIL, budget_ms=None),
+        Step(ConsumedFilter(), on_failure=FAIL, budget_ms=None),
+        Step(ExcludedFilter(), on_failure=FAIL, budget_ms=None),
+        Step(FeatureHydrator(), on_failure=USE_PREVIOUS, budget_ms=40),
+        Step(RankerScorer(scoring_pool), on_failure=USE_PREVIOUS, budget_ms=100),
+        Step(BackfillSource(), on_failure=FAIL, budget_ms=None),
+        Step(DiversitySelector(genre_share_fraction=0.5, creator_share_fraction=0.25), on_failure=FAIL, budget_ms=None),
+        *(Step(watcher, on_failure=SKIP, budget_ms=None) for watcher in watchers),
+    ]
+
+
 def ranking_cascade(
     client: redis.asyncio.Redis, *, scoring_pool: Executor | None, watchers: tuple[SideEffect[RankingQuery], ...] = ()
 ) -> Cascade[RankingQuery]:
-    """Redis away: the popular list. Ranker away: retrieval order. Stages from memory run whatever the clock says."""
-    return Cascade(
-        [
-            Step(RetrievalSource(UserReader(client)), on_failure=USE_PREVIOUS, budget_ms=80),
-            Step(PopularSource(), on_failure=FAIL, budget_ms=None),
-            Step(ConsumedFilter(), on_failure=FAIL, budget_ms=None),
-            Step(ExcludedFilter(), on_failure=FAIL, budget_ms=None),
-            Step(FeatureHydrator(), on_failure=USE_PREVIOUS, budget_ms=40),
-            Step(RankerScorer(scoring_pool), on_failure=USE_PREVIOUS, budget_ms=100),
-            Step(BackfillSource(), on_failure=FAIL, budget_ms=None),
-            Step(
-                DiversitySelector(genre_share_fraction=0.5, creator_share_fraction=0.25),
-                on_failure=FAIL,
-                budget_ms=None,
-            ),
-            *(Step(watcher, on_failure=SKIP, budget_ms=None) for watcher in watchers),
-        ]
-    )
+    """The steps, checked."""
+    return Cascade(ranking_steps(client, scoring_pool=scoring_pool, watchers=watchers))

@@ -34,7 +34,7 @@ class Recommender:
         pinned = self._live.current
         if pinned is None:
             raise SnapshotNotFound(
-                f"{self._spec.name} has nothing to serve: {self._live.problem}.", mend="Run: make snapshot"
+                f"{self._spec.name} has nothing to serve: {self._live.problem}.", mend=self._live.mend
             )
         return pinned
 
@@ -115,10 +115,10 @@ class Reasons:
         columns, titles = self._items.columns, self._items.titles
         for item in self._history:
             if columns.creators[index] >= 0 and columns.creators[index] == columns.creators[item]:
-                return f"from {self._items.creators[index]}, like “{titles[item]}” in the history"
+                return f"from {self._items.creators[index]}, like your “{titles[item]}”"
         if self._history:
             alike = columns.genres[self._history] @ columns.genres[index]
             best = int(np.argmax(alike))
             if alike[best] >= _LIKE_FRACTION:
-                return f"genres like “{titles[self._history[best]]}” in the history"
+                return f"genres like your “{titles[self._history[best]]}”"
         return ""

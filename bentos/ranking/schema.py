@@ -159,6 +159,7 @@ class StatusReply(BaseModel):
     application: str
     ready: bool
     problem: str = Field(description="empty where all is well")
+    mend: str = Field(description="what to do where nothing can be served")
     live: LiveSnapshotStatus | None
     counters: dict[str, int]
     uptime_s: float

@@ -77,6 +77,13 @@ class LiveSnapshots(Generic[T]):
         """Why what is served is not what it should be; empty where all is well."""
         return "; ".join(text for text in (self.redis_problem, self.snapshot_problem) if text)
 
+    @property
+    def mend(self) -> str:
+        """What to do where nothing can be served; empty where something is."""
+        if self.current is not None:
+            return ""
+        return "Run: make up" if self.redis_problem else "Run: make snapshot"
+
     async def start(self) -> None:
         """Begin to watch. Returns at once; `current` is set when the first snapshot has been loaded."""
         self._task = asyncio.create_task(self._watch(), name="alias-poll")

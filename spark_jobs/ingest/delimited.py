@@ -188,7 +188,7 @@ class _Table:
     ) -> tuple[list[str], list[int], int]:
         """Lines joined where a quote is open, the line that each begins at, and from which line on the end is still open."""
         if not self.layout.quoted or not any(text.count('"') & 1 for text in texts):
-            kept = [at for at, text in enumerate(texts) if text and text != "\r"]
+            kept = [at for at, text in enumerate(texts) if text.strip("\r")]
             return [texts[at].removesuffix("\r") for at in kept], [numbers[at] for at in kept], len(texts)
         records: list[str] = []
         starts: list[int] = []
@@ -204,7 +204,7 @@ class _Table:
             if is_open or (end - at > 1 and self._cut(record) is None):
                 faults.append(Fault(numbers[at], Reason.TORN_QUOTE, shown(texts[at])))
                 end = at + 1
-            elif record:
+            elif record.strip("\r"):
                 records.append(record)
                 starts.append(numbers[at])
             at = end

@@ -36,11 +36,6 @@ class InputFile:
     size_bytes: int
 
     @property
-    def stem(self) -> str:
-        """The bare name, lower case, without its endings: `Items.csv.gz` -> `items`."""
-        return PurePosixPath(self.name).name.lower().partition(".")[0]
-
-    @property
     def suffix(self) -> str:
         """The ending that says what is inside, without that of a compression: `a.csv.gz` -> `.csv`."""
         path = PurePosixPath(self.name.lower())
@@ -64,10 +59,6 @@ class Source:
     def size_bytes(self) -> int:
         """Stored bytes of all files."""
         return sum(file.size_bytes for file in self.files)
-
-    def named(self, *stems: str) -> InputFile | None:
-        """The first file whose name without endings is one of those."""
-        return next((file for stem in stems for file in self.files if file.stem == stem), None)
 
 
 def resolve(url: str) -> Source:

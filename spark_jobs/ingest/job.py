@@ -74,6 +74,8 @@ def ingest(store: str, options: ImportOptions) -> Imported:
     if not 0 <= options.max_rejected_fraction <= 1:
         raise InvalidRequest(f"max_rejected_fraction is {options.max_rejected_fraction}; wanted 0 to 1.")
     plan = make_plan(options.source, format=options.format, mapping=options.mapping)
+    if plan.unread and plan.format != "world":
+        console.say(f"not read: {', '.join(plan.unread[:10])}{' and more' if len(plan.unread) > 10 else ''}")
     home = Storage(f"{store.rstrip('/')}/{options.application}")
     datasets = home.below("datasets")
     digests = _digests(plan)

@@ -51,6 +51,12 @@ class Plan:
         return tuple(table for table in (self.items, self.users) if table is not None) + self.events
 
     @property
+    def unread(self) -> list[str]:
+        """The source's other files."""
+        read = {table.file.name for table in self.tables}
+        return [file.name for file in self.source.files if file.name not in read]
+
+    @property
     def size_bytes(self) -> int:
         """Stored bytes of all that is read."""
         return sum(table.file.size_bytes for table in self.tables)
@@ -91,7 +97,7 @@ def _world(source: Source) -> Plan:
     files = [file for file in source.files if file.name.startswith("events/") and file.suffix == ".parquet"]
     names = {"user": "user_id", "item": "item_id", "time": "event_time", "type": "event_type", "value": "value"}
     events = tuple(Table(file, "parquet", names=names) for file in files)
-    items, users = source.named("items"), source.named("users")
+    items, users = _side(source, "items"), _side(source, "users")
     oracle = source.url if any(file.name.startswith("oracle/") for file in source.files) else None
     return Plan(source, "world", _some(events, source), _items(items), _users(users), oracle=oracle)
 

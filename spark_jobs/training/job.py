@@ -67,6 +67,11 @@ def train(
     started = time.monotonic()
     made = version.latest(candidates_job.STEP)
     embedded = version.output(made.parents["embeddings"])
+    if made.parents["dataset"] != source.dataset:
+        raise StepMissing(
+            f"{version.label}: its candidates are of dataset {made.parents['dataset']}, not {source.dataset}.",
+            mend="Run the candidates step again.",
+        )
     recipe = recipe_of(embedded, made, seed=options.seed)
     parents = {"candidates": made.path, "embeddings": embedded.path, "dataset": source.dataset}
     with version.attempt(STEP, parents=parents) as attempt:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from matplotlib.typing import RcKeyType
 
 from spark_jobs.training.evaluation import NDCG, RECALL, Evaluation
 
@@ -20,7 +22,7 @@ _INK, _SOFT, _LINE, _BAR, _BAR_2 = COLOURS.values()
 
 ORDERS = {"ranker": _BAR, "retrieval": _BAR_2, "popularity": _SOFT}
 
-_STYLE = {
+_STYLE: dict[RcKeyType, object] = {
     "svg.fonttype": "none",  # text stays text: it can be found, read aloud and set in the page's own face
     "font.family": "sans-serif",
     "font.size": 10,
@@ -120,7 +122,7 @@ def features(gains: Mapping[str, float]) -> Plot:
         axes.barh(names, values, 0.66, color=_BAR)
         for row, value in enumerate(values):
             axes.annotate(f"{value:.1%}", (value, row), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
-        axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.tick_params(axis="y", labelcolor=_INK)
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.12, y=0.02)
@@ -136,7 +138,7 @@ def positions(judged: Evaluation) -> Plot:
             axes.plot(places, order.hits_at, color=ORDERS[name], linewidth=1.8, marker="o", markersize=2.6, label=name)
         axes.set_xlabel("position in the list")
         axes.set_ylabel("users who took it")
-        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
         axes.set_ylim(bottom=0)
         axes.legend(loc="upper right")
         first = ", ".join(

@@ -92,7 +92,7 @@ def keep_order(*, trees: int, longest: int) -> Ranker:
     places = np.arange(longest)
     matrix = np.full((longest, len(RANKER_FEATURES)), np.nan, np.float32)
     matrix[:, _RANK] = np.log1p(places)
-    data = xgboost.DMatrix(matrix, label=-places / longest, feature_names=list(RANKER_FEATURES))
+    data = xgboost.DMatrix(matrix, label=-places.astype(np.float32), feature_names=list(RANKER_FEATURES))
     depth = int(np.ceil(np.log2(max(2, longest)))) + 1
     params = {
         "tree_method": "exact",

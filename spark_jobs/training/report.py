@@ -10,7 +10,8 @@ from pathlib import Path
 import jinja2
 
 from spark_jobs.training import plots
-from spark_jobs.training.evaluation import NDCG, RECALL, SHOWN, Evaluation
+from spark_jobs.training.evaluation import NDCG, RECALL, Evaluation
+from spark_jobs.training.examples import SHOWN
 from spark_jobs.training.past import Recipe
 from spark_jobs.training.plots import Plot
 from spark_jobs.training.ranker import SHAPE, Ranker

@@ -73,11 +73,16 @@ def best_unseen(scores: Float32s, seen: sparse.csr_matrix) -> Int32s:
 
 
 def by_popularity(past: Pairs, users: Int32s) -> Int32s:
-    """What most people took, for everybody but for what they took themselves."""
+    """What most people took, ties by index, for everybody but for what they took themselves: int32 [len(users), <= DEPTH]."""
     seen = past.matrix
-    counts = np.asarray(seen.sum(axis=0), np.float32).ravel()
-    chunks = [users[low : low + 500] for low in range(0, len(users), 500)]
-    return np.concatenate([best_unseen(np.tile(counts, (len(chunk), 1)), seen[chunk]) for chunk in chunks])
+    order = np.argsort(-np.bincount(past.items, minlength=past.n_items), kind="stable").astype(np.int32)
+    lists = np.full((len(users), DEPTH), -1, np.int32)
+    for row, user in enumerate(users.tolist()):
+        mine = seen.indices[seen.indptr[user] : seen.indptr[user + 1]]
+        first = order[: DEPTH + len(mine)]
+        new = first[~np.isin(first, mine)][:DEPTH]
+        lists[row, : len(new)] = new
+    return lists
 
 
 def by_embedding(spark: SparkSession, past: Pairs, *, algorithm: Algorithm, dim: int, seed: int) -> Int32s:

@@ -69,7 +69,7 @@ class Report:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Measure how much CPU processes outside the benchmark used meanwhile; the worst watched part counts."""
-        watch = _ForeignCpu()
+        watch = _ForeignCpu(root=os.getpid())
         try:
             yield
         finally:
@@ -116,18 +116,18 @@ def commit() -> str:
 
 
 class _ForeignCpu:
-    """CPU time of all processes but this one and what it started, from the making of this object until `cores`.
+    """CPU time of all processes but `root` and what it started, from the making of this object until `cores`.
 
     The process table is looked at every half second: a child's child that outlives its parent stays the benchmark's own, and a
     foreign process that ends meanwhile is counted as far as it was seen.
     """
 
-    def __init__(self) -> None:
-        self._mine = {(os.getpid(), psutil.Process().create_time())}
-        self._first: dict[ProcessKey, float] = {}
-        self._last: dict[ProcessKey, float] = {}
+    def __init__(self, *, root: int) -> None:
+        self.mine = {(root, psutil.Process(root).create_time())}
+        self._before: dict[ProcessKey, float] = {}
+        self._after: dict[ProcessKey, float] = {}
         self._started = time.monotonic()
-        self._look(starting=True)
+        self.look(starting=True)
         self._done = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="foreign cpu", daemon=True)
         self._watcher.start()
@@ -136,15 +136,19 @@ class _ForeignCpu:
         """Average cores that foreign processes used."""
         self._done.set()
         self._watcher.join()
-        self._look()
+        self.look()
         elapsed = max(time.monotonic() - self._started, 1e-3)
-        return sum(max(spent - self._first[key], 0.0) for key, spent in self._last.items()) / elapsed
+        return sum(self.used().values()) / elapsed
+
+    def used(self) -> dict[ProcessKey, float]:
+        """CPU seconds of each foreign process so far."""
+        return {key: max(spent - self._before[key], 0.0) for key, spent in self._after.items()}
 
     def _watch(self) -> None:
         while not self._done.wait(_LOOK_EVERY_S):
-            self._look()
+            self.look()
 
-    def _look(self, *, starting: bool = False) -> None:
+    def look(self, *, starting: bool = False) -> None:
         """One pass over the processes, parents before their children. One that is new since the start began at zero."""
         seen = []
         for process in psutil.process_iter():
@@ -155,8 +159,8 @@ class _ForeignCpu:
         living = {pid: (pid, began) for began, pid, _, _ in seen}
         for began, pid, parent, spent in sorted(seen):
             key = (pid, began)
-            if living.get(parent) in self._mine:
-                self._mine.add(key)
-            if key not in self._mine:
-                self._first.setdefault(key, spent if starting else 0.0)
-                self._last[key] = spent
+            if living.get(parent) in self.mine:
+                self.mine.add(key)
+            if key not in self.mine:
+                self._before.setdefault(key, spent if starting else 0.0)
+                self._after[key] = spent

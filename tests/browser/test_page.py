@@ -64,7 +64,7 @@ def test_without_a_snapshot_the_page_says_what_is_missing_and_fills_by_itself(
 ) -> None:
     notice = waiting.page.locator("#notice")
     expect(notice).to_be_visible()
-    expect(notice).to_contain_text("no version is live yet")
+    expect(notice).to_contain_text("no version is live yet. Run: make snapshot")
     expect(waiting.page.locator("#list-empty")).to_contain_text("comes by itself")
     request.getfixturevalue("served")
     expect(waiting.page.locator("#list > li")).to_have_count(20)

@@ -34,6 +34,8 @@ SMALL = {
     "HEADGATE_REDIS_MAXMEMORY_MB": "128",
 }
 
+_PAGE_MS = 60_000
+
 pytestmark = pytest.mark.timeout(1200)
 
 
@@ -233,9 +235,8 @@ def test_a_rollback_is_served_within_seconds_and_no_earlier_build_can_undo_it(
     assert isinstance(after, dict)
     assert (after["version"], after["actor"], after["reason"]) == ("v1", "airflow:admin", reason)
 
-    _clear(
-        platform, REFRESH, two_builds[1], "flip"
-    )  # the build of v2 tries to flip again: it began before the rollback
+    # The build of v2 flips again. It began before the rollback.
+    _clear(platform, REFRESH, two_builds[1], "flip")
     assert platform.ended(REFRESH, two_builds[1]) == "failed"
     assert "FlipFenced" in platform.said(REFRESH, two_builds[1])
     assert platform.live() == ("v1", 3)
@@ -255,25 +256,24 @@ def test_the_forms_and_their_help_are_on_airflows_pages(platform: Platform) -> N
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(chromium), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
+        page.set_default_timeout(_PAGE_MS)
         _log_in(page, platform)
         page.goto(f"{platform.airflow.url}/dags/{ROLLBACK}")
         page.get_by_label("Dag Docs").click()
-        expect(page.get_by_text("It is safe while a refresh is running")).to_be_visible()
+        page.get_by_text("It is safe while a refresh is running").wait_for()
         page.get_by_label("Close").first.click()
         page.get_by_label("Trigger Dag").first.click()
-        for field in ("Application", "Version", "Reason"):
-            expect(page.get_by_text(field, exact=True).first).to_be_visible()
-        expect(page.get_by_text("This field is required")).to_be_visible()
-        submit = page.get_by_role("dialog").get_by_role("button", name="Trigger")
-        expect(submit).to_be_disabled()
-        page.locator("#element_reason").fill("too many duplicates")
-        expect(submit).to_be_enabled()
+        form = page.get_by_role("dialog")
+        for text in ("Feed ranking (ranking)", "Empty: the version before the live one.", "This field is required"):
+            form.get_by_text(text).wait_for()
+        submit = form.get_by_role("button", name="Trigger")
+        expect(submit).to_be_disabled(timeout=_PAGE_MS)
+        form.locator("#element_reason").fill("too many duplicates")
+        expect(submit).to_be_enabled(timeout=_PAGE_MS)
         page.goto(f"{platform.airflow.url}/dags/{REFRESH}")
         page.get_by_label("Trigger Dag").first.click()
-        expect(page.get_by_text("Source of the events")).to_be_visible()
-        expect(page.get_by_text("the setting, now spectral")).to_be_visible()
+        page.get_by_text("Source of the events").wait_for()
+        page.get_by_text("the setting, now spectral").wait_for()
         browser.close()
 
 
@@ -283,14 +283,20 @@ def _log_in(page: Page, platform: Platform) -> None:
     page.fill("input[name=username]", user)
     page.fill("input[name=password]", password)
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("link", name="Dags").first).to_be_visible()
+    page.get_by_role("link", name="Dags").first.wait_for()
 
 
 def _clear(platform: Platform, dag_id: str, run_id: str, task_id: str) -> None:
-    """Clear one task of a run, as the button on its page does; it runs again."""
+    """Clear a task of a run and what follows, as the button on its page does; they run again."""
     user, password = platform.airflow.credentials()
     with httpx.Client(base_url=platform.airflow.url, timeout=30) as http:
         token = http.post("/auth/token", json={"username": user, "password": password}).json()["access_token"]
-        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "only_failed": False}
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "task_ids": [task_id],
+            "include_downstream": True,
+            "only_failed": False,
+        }
         headers = {"Authorization": f"Bearer {token}"}
         http.post(f"/api/v2/dags/{dag_id}/clearTaskInstances", json=body, headers=headers).raise_for_status()

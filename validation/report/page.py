@@ -68,10 +68,13 @@ def metric_table(manifest: Manifest) -> tuple[list[str], list[tuple[str, list[st
     """The ranker's offline figures: the metrics' names, and for each scorer its row of them."""
     metrics = manifest.ranker.metrics
     names = sorted({name for row in metrics.values() for name in row})
-    rows = [
-        (scorer, [f"{row[name]:.4f}" if name in row else "none" for name in names]) for scorer, row in metrics.items()
-    ]
+    rows = [(scorer, [_figure(row[name]) if name in row else "-" for name in names]) for scorer, row in metrics.items()]
     return names, rows
+
+
+def _figure(value: float) -> str:
+    """Counts whole, shares to four places."""
+    return f"{value:,.0f}" if value > 1 and float(value).is_integer() else f"{value:.4f}"
 
 
 def manifest_facts(manifest: Manifest) -> dict[str, str]:

@@ -79,7 +79,7 @@ async function refreshStatus() {
   const live = status.live;
   if (!live) {
     showState("warn", "no snapshot yet");
-    notice(`Nothing to serve: ${status.problem}`, "warn");
+    notice(`Nothing to serve: ${status.problem}. ${status.mend}`, "warn");
     if (!state.asked) {
       at("list-empty").hidden = at("history-empty").hidden = false;
       at("list-empty").textContent = "The first list comes by itself once a snapshot is live.";

@@ -81,6 +81,7 @@ async def test_status_and_readiness_before_and_after_a_snapshot_is_live(
         "application": "ranking",
         "ready": False,
         "problem": "no version is live yet",
+        "mend": "Run: make snapshot",
         "live": None,
     }
     with pytest.raises(SnapshotNotFound, match="nothing to serve"):

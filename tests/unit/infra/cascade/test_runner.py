@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ class Hydrates(Hydrator[Query]):
 class Removes(Filter[Query]):
     name = "removes"
 
-    def __init__(self, *rows: tuple[list[bool], str]) -> None:
+    def __init__(self, *rows: tuple[Sequence[float], str]) -> None:
         self._rows = rows
 
     async def remove(self, query: Query, batch: Batch) -> list[Removal]:
@@ -112,7 +112,7 @@ def test_the_whole_way_from_two_sources_to_the_shown_list() -> None:
         wired(Finds("first", i32(7, 8), f32(3, 2), price=f32(1, 2))),
         wired(Finds("second", i32(8, 9), f32(5, 1), price=f32(3, 4))),
         wired(Removes(([True, False, False], "sold out"))),
-        wired(Hydrates(lambda batch: {"double": batch.columns["price"] * 2})),  # type: ignore[operator]
+        wired(Hydrates(lambda batch: {"double": batch.columns["price"] * 2})),
         wired(Scores(f32(0.1, 0.9))),
         wired(Best()),
         wired(notes, on_failure=SKIP),
@@ -180,14 +180,9 @@ def test_the_deadline_cuts_a_budget_and_what_has_none_runs_on() -> None:
     ("stage", "told"),
     [
         (Scores(f32(1, 2)), "scores gave scores with 2 rows for 3 candidates"),
-        (Scores(np.array([1.0, 2.0, 3.0])), "wanted float32"),  # type: ignore[arg-type]
+        (Scores(np.array([1.0, 2.0, 3.0])), "wanted float32"),
         (Removes(([True], "short")), "removes gave rows with 1 rows for 3 candidates"),
-        (
-            Removes(
-                ([0.5, 0.1, 0.2], "scoring"),
-            ),
-            "wanted bool",
-        ),  # type: ignore[arg-type,list-item]
+        (Removes(([0.5, 0.1, 0.2], "scoring")), "wanted bool"),
         (Hydrates(lambda batch: {"price": f32(1)}), "column price with 1 rows for 3 candidates"),
         (Best(np.array([0, 0])), "selected rows twice"),
         (Best(np.array([3])), "selected rows twice or outside of the 3"),
@@ -225,3 +220,18 @@ def test_a_cascade_is_checked_when_it_is_wired(steps: list[Step[Query]], told: s
 def test_a_step_has_no_default_policy() -> None:
     with pytest.raises(TypeError, match="on_failure"):
         Step(THREE, budget_ms=1)  # type: ignore[call-arg]
+
+
+def test_a_stage_that_fails_for_every_request_is_logged_once_a_second_with_how_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [0.0]
+    cascade = Cascade([wired(THREE), wired(Breaks(), on_failure=SKIP)], clock=lambda: now[0])
+    for at_s in (0.0, 0.2, 0.9, 1.1):
+        now[0] = at_s
+        asyncio.run(cascade.run({}, Deadline.after_ms(1000)))
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        "stage breaks failed, SKIP: RuntimeError: the model is away",
+        "stage breaks failed, SKIP: RuntimeError: the model is away (and 2 more since the last line)",
+    ]

@@ -94,6 +94,7 @@ def served(watched: LiveSnapshots[str]) -> str:
 async def test_before_the_first_flip_nothing_is_served_and_it_says_so(watched: LiveSnapshots[str]) -> None:
     await watched.check()
     assert (served(watched), watched.problem) == ("nothing", "no version is live yet")
+    assert watched.mend == "Run: make snapshot"
 
 
 async def test_a_flip_and_a_rollback_are_followed(stage: Stage, watched: LiveSnapshots[str]) -> None:
@@ -233,6 +234,7 @@ async def test_while_redis_is_away_the_snapshot_is_served_on_and_it_says_so(root
     await watched.check()
     assert served(watched) == "nothing"
     assert watched.problem.startswith("Redis does not answer (ConnectionError")
+    assert watched.mend == "Run: make up"
     await client.aclose()
 
 

@@ -151,3 +151,29 @@ def test_candidates_without_embeddings_name_the_command_to_run(
         build_candidates(spark, version, source, spec=RANKING, options=CandidateOptions(K, include_seen=False))
     with pytest.raises(DatasetNotFound, match="spark_jobs.ingest"):
         read_source(spark, store, RANKING.name, DatasetId("other"))
+
+
+def _one_of_each(spark: SparkSession, store: str) -> tuple[Version, StepOutput]:
+    """Both steps on one user who took the one item there is."""
+    event = Events(np.array([0]), np.array([0]), np.array([5.0]), ["click"])
+    write_dataset(store, event, users=1, items=1, files=1)
+    version = SnapshotStore(store, RANKING.name).allocate(generation=0, actor="test")
+    source = read_source(spark, store, RANKING.name, DatasetId("tiny"))
+    embed(spark, version, source, spec=RANKING, options=EmbedOptions("spectral", 128, 1))
+    options = CandidateOptions(1000, include_seen=False)
+    return version, build_candidates(spark, version, source, spec=RANKING, options=options)
+
+
+@pytest.mark.parametrize("scheme", ["", "simplecache::file://"])
+def test_the_smallest_world_is_built_on_a_disk_and_through_fsspec(
+    spark: SparkSession, tmp_path: Path, scheme: str
+) -> None:
+    version, made = _one_of_each(spark, f"{scheme}{tmp_path}")
+    storage = version.storage
+    assert storage.is_local == (scheme == "")
+    batches = tables.candidate_batches(storage, storage.files(f"{made.path}/candidates"))
+    rows = pa.Table.from_batches(batches).to_pylist()
+    assert [(row["user_id"], row["item_indices"], row["scores"]) for row in rows] == [("u0", b"", b"")]
+    assert np.frombuffer(rows[0]["history"], "<i4").tolist() == [0]
+    popular = tables.read_popular(storage, [f"{made.path}/popular.parquet"])
+    assert popular["popular"][0].tolist() == [0], "who has seen everything, or is unknown, is shown what is popular"

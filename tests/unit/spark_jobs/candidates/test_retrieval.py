@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
 from infra.contracts.candidates import Float32s, ScoreMap, is_ordered
+from spark_jobs.candidates import retrieval
 from spark_jobs.candidates.retrieval import fit_score_map, retrieve, scale_of, search, unseen_lists
 from spark_jobs.embeddings.fit import Embedding
 
@@ -37,12 +39,14 @@ def _whole_numbers(rng: np.random.Generator, *shape: int) -> Float32s:
     return rng.integers(-400, 401, shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("k", [1, 10, 60, 200])
-def test_lists_equal_brute_force_exactly(k: int) -> None:
+@pytest.mark.parametrize("k", [1, 10, 60, 200, 5000])
+@pytest.mark.parametrize("found_values", [1, 900, 1 << 22])
+def test_lists_equal_brute_force_exactly(k: int, found_values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "FOUND_VALUES", found_values)
     rng = np.random.default_rng(k)
     users, items = _whole_numbers(rng, 150, 7), _whole_numbers(rng, 200, 7)
     seen = [rng.choice(200, int(rng.choice([0, 3, 70, 130, 200])), replace=False).tolist() for _ in range(150)]
-    score_map = ScoreMap(scale_of(search(users, items, k=k)[0]))
+    score_map = ScoreMap(scale_of(search(users, items, k=min(k, 200))[0]))
     indices, scores, counts = unseen_lists(
         users,
         items,
@@ -58,6 +62,38 @@ def test_lists_equal_brute_force_exactly(k: int) -> None:
         assert is_ordered(indices[row, :n], scores[row, :n])
         assert set(indices[row, :n].tolist()) == set(wanted_items)
         assert indices[row, :n].tolist() == wanted_items
+
+
+def test_a_user_who_has_seen_fifty_thousand_items_is_searched_with_few_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = []
+
+    def watched(queries: Float32s, items: Float32s, *, k: int) -> tuple[Float32s, NDArray[np.int64]]:
+        widths.append((len(queries), k))
+        return search(queries, items, k=k)
+
+    monkeypatch.setattr(retrieval, "search", watched)
+    rng = np.random.default_rng(3)
+    users, items = _whole_numbers(rng, 40, 3), _whole_numbers(rng, 60_000, 3)
+    gone = rng.permutation(60_000)[:50_000].astype(np.int32)
+    counts = np.array([50_000] + [0] * 39)
+    indices, _, found = unseen_lists(users, items, seen=gone, seen_counts=counts, k=100, score_map=ScoreMap(1e4))
+    assert sorted(widths) == [(1, 50_100), (39, 100)]
+    assert found.tolist() == [100] * 40 and not np.isin(indices[0], gone).any()
+    left = np.setdiff1d(np.arange(60_000), gone)
+    best = np.sort(items[left] @ users[0])[-100:]
+    np.testing.assert_array_equal(np.sort(items[indices[0]] @ users[0]), best)
+
+
+def test_an_item_whose_vector_is_not_a_number_is_in_no_list() -> None:
+    rng = np.random.default_rng(4)
+    users, items = _whole_numbers(rng, 30, 4), _whole_numbers(rng, 50, 4)
+    items[7] = np.nan
+    nobody = np.zeros(30, np.int64)
+    indices, scores, counts = unseen_lists(
+        users, items, seen=np.zeros(0, np.int32), seen_counts=nobody, k=50, score_map=ScoreMap(100.0)
+    )
+    for row, n in enumerate(counts):
+        assert 7 not in indices[row, :n] and n == 49 and np.all(np.isfinite(scores[row, :n]))
 
 
 def _embedding(spark: SparkSession, users: Float32s, items: Float32s) -> Embedding:

@@ -99,3 +99,73 @@ def test_a_history_is_cut_at_its_longest(spark: SparkSession) -> None:
     many = [(0, item, 0.1 * item, "click", NAN) for item in range(MAX_HISTORY + 9)]
     _, users = _compute(spark, many, as_of=START + timedelta(days=10))
     assert users[0]["history"] == list(range(MAX_HISTORY + 8, 8, -1))
+
+
+def _naive(events: list[Row], *, as_of_day: float) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """Item and user features by loops over the events."""
+    past = [row for row in events if row[2] <= as_of_day]
+    recent = [row for row in past if row[2] > as_of_day - RANKING.trend_window / timedelta(days=1)]
+    mean_dear = sum(kind == "purchase" for _, _, _, kind, _ in past) / max(1, len(past))
+    mean_recent = len(recent) / max(1, len(past))
+    items: list[dict[str, object]] = []
+    for item, born in enumerate(FIRST_SEEN):
+        mine = [row for row in past if row[1] == item]
+        values = [row[4] for row in mine if not math.isnan(row[4])]
+        ages = [AGES[row[0]] for row in mine if not math.isnan(AGES[row[0]])]
+        n_recent, n_dear = sum(row[1] == item for row in recent), sum(row[3] == "purchase" for row in mine)
+        numbers = (
+            math.log1p(len(mine)),
+            math.log1p(n_recent),
+            (n_recent + mean_recent * SMOOTHING_EVENTS) / (len(mine) + SMOOTHING_EVENTS),
+            math.log1p(max(0.0, as_of_day - born)),
+            (n_dear + mean_dear * SMOOTHING_EVENTS) / (len(mine) + SMOOTHING_EVENTS),
+            sum(values) / len(values) if values else NAN,
+            sum(ages) / len(ages) if ages else NAN,
+        )
+        items.append({"item_index": item, **dict(zip(ITEM_FEATURES, numbers, strict=True))})
+    users: list[dict[str, object]] = []
+    for user, age in enumerate(AGES):
+        mine = [row for row in past if row[0] == user]
+        n_dear = sum(row[3] == "purchase" for row in mine)
+        last: dict[int, float] = {}
+        for _, item, day, kind, _ in mine:
+            if RANKING.gain(kind) > 0:
+                last[item] = max(day, last.get(item, -math.inf))
+        history = sorted(last, key=lambda item: (-last[item], item))[:MAX_HISTORY]
+        numbers_of_user = (
+            math.log1p(len(mine)),
+            math.log1p(sum(row[0] == user for row in recent)),
+            math.log1p(as_of_day - max(row[2] for row in mine)) if mine else NAN,
+            (n_dear + mean_dear * SMOOTHING_EVENTS) / (len(mine) + SMOOTHING_EVENTS),
+            age,
+        )
+        named = dict(zip(USER_FEATURES, numbers_of_user, strict=True))
+        users.append({"user_index": user, "user_id": f"u{user}", **named, "history": history, "n_events": len(mine)})
+    return items, users
+
+
+def _close(seen: list[dict[str, object]], wanted: list[dict[str, object]]) -> None:
+    for one, other in zip(seen, wanted, strict=True):
+        assert one == pytest.approx(other, rel=1e-5, abs=1e-6, nan_ok=True)
+
+
+def test_features_of_generated_events_equal_those_of_loops_over_them(spark: SparkSession) -> None:
+    rng = np.random.default_rng(8)
+    kinds = ["view", "click", "rating", "purchase", "a type of its own"]
+    events: list[Row] = [
+        (
+            int(rng.integers(3)),
+            int(rng.integers(4)),
+            float(rng.integers(0, 24 * 30)) / 24,  # whole hours: many at the same moment, some exactly at as_of
+            kinds[int(rng.integers(5))],
+            float(rng.integers(1, 6)) if rng.random() < 0.4 else NAN,
+        )
+        for _ in range(400)
+    ]
+    items, users = _compute(spark, events, as_of=START + timedelta(days=20))
+    wanted_items, wanted_users = _naive(events, as_of_day=20.0)
+    _close(items, wanted_items)
+    for row in [*users, *wanted_users]:
+        row["history"] = tuple(row["history"])  # type: ignore[arg-type]
+    assert [row.pop("history") for row in users] == [row.pop("history") for row in wanted_users]
+    _close(users, wanted_users)

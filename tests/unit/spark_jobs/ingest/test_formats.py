@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,10 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from infra.catalog.applications.ranking import RANKING as RANKING_SPEC
 from infra.contracts.errors import DataRefused, InvalidRequest
 from infra.local.world.generate import generate
 from infra.local.world.size import WorldSize
+from tests.fixtures.tiny_dataset import taste_events, write_dataset
 from tests.unit.spark_jobs.ingest.conftest import Importer
+from validation.consumption import read_consumption
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -223,6 +227,27 @@ def test_a_generated_world_is_read_with_all_its_items_users_and_events(importer:
     assert dataset.items["title"].null_count == 0 and dataset.items["creator"].null_count == 0
 
 
+def test_a_dataset_has_the_layout_that_its_readers_are_tested_with(importer: Importer, write: Write) -> None:
+    dataset = importer.run(write("events.csv", CSV))
+    wanted = write_dataset(
+        importer.store, taste_events(users=3, items=4, events=9, seed=0), users=3, items=4, dataset="wanted"
+    )
+    mine, theirs = (importer.datasets.below(name) for name in (dataset.done.dataset, wanted))
+    pairs = {"events/part-00000.parquet": "events/part-0000.parquet"} | {
+        n: n for n in ("items.parquet", "users.parquet")
+    }
+    for name, same in pairs.items():
+        with mine.open(name) as seen, theirs.open(same) as file:
+            assert pq.read_schema(seen).remove_metadata() == pq.read_schema(file).remove_metadata()
+    assert set(json.loads(theirs.read("dataset.json"))) <= set(dataset.record)
+    for name, digest in dict(dataset.record["files"]).items():  # type: ignore[call-overload]
+        assert mine.sha256(name) == digest
+    assert read_consumption(importer.store, spec=RANKING_SPEC, dataset=dataset.done.dataset).user_ids == {
+        0: "u1",
+        1: "u2",
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -260,3 +285,10 @@ def test_a_folder_of_several_formats_wants_to_be_told_which(importer: Importer, 
     with pytest.raises(DataRefused, match="several formats: a.jsonl, b.csv"):
         importer.run(folder)
     assert importer.run(folder, format="csv").rows() == importer.run(folder, format="jsonl").rows() == WANTED
+
+
+def test_a_store_on_an_object_store_is_written_and_found_again(write: Write, tmp_path: Path) -> None:
+    importer = Importer(f"memory://ingest-store-{tmp_path.name}", tmp_path / "home")
+    path = write("events.csv", CSV)
+    assert importer.run(path).rows() == WANTED
+    assert importer.run(path).done.reused

@@ -170,7 +170,7 @@ def test_the_same_source_again_is_the_same_dataset_and_costs_no_import(
     monkeypatch.undo()
     changed = importer.run(write("e.csv", HEADER + GOOD + b"u2,a,1714557600,click,1\n"))
     assert changed.done.dataset != first.done.dataset
-    assert importer.run(path, map="type=user").done.dataset != changed.done.dataset
+    assert importer.run(path, map="item=type,type=item").done.dataset != changed.done.dataset
 
 
 def test_two_importers_of_one_source_write_the_same_bytes(importer: Importer, write: Write, tmp_path: Path) -> None:

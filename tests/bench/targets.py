@@ -1,0 +1,52 @@
+"""targets: what was promised of which figure, and what each benchmark's figures are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One promise. at: the limit itself keeps it."""
+
+    benchmark: str
+    figure: str
+    says: str
+    bound: Literal["at most", "at least"]
+    at: float
+
+    def reached(self, value: float) -> bool:
+        """Whether a measured value keeps the promise; NaN never does."""
+        return value <= self.at if self.bound == "at most" else value >= self.at
+
+    def used_fraction(self, value: float) -> float:
+        """1 at the limit, below 1 where the promise is kept with room to spare."""
+        return value / self.at if self.bound == "at most" else self.at / value
+
+
+TARGETS = (
+    Target("demo", "warm_s", "`make demo` in a fresh clone on warm package caches, seconds", "at most", 240),
+    Target("batch", "spark_parquet_vs_faiss_ratio", "users/s of Spark to Parquet / users/s of FAISS", "at least", 0.75),
+    Target("batch", "redis_bytes_vs_payload_ratio", "growth of Redis's memory / bytes of the records", "at most", 1.06),
+    Target("serve", "fetch_decode_ms_p99", "fetch and decode of 1000 candidates, p99, ms", "at most", 5),
+    Target("serve", "recommend_p99_ms_half_load", "`/recommend` at half of its peak rate, p99, ms", "at most", 40),
+)
+
+COMMANDS = {name: f"make bench-{name}" for name in ("demo", "batch", "serve", "quality")}
+"""Each benchmark's command, in the order of the page."""
+
+ABOUT = {
+    "demo": "A clone of the checkout in a temporary folder; its `make demo` to exit 0, installation included. Warm means: `make "
+    "install` ran in that clone just before and all that it left there was deleted again, so pip's and uv's own caches hold "
+    "every wheel; the sample data, the stack's state and the snapshots are made from nothing.",
+    "batch": "Spark reads user vectors from Parquet, searches, maps, orders, packs and writes Parquet; FAISS alone searches the "
+    "same matrix in memory with as many threads. Redis is a fresh one into which a snapshot's records are loaded.",
+    "serve": "One worker process and a Redis of their own. The peak is the best closed-loop rate; at half of it requests arrive "
+    "as a Poisson process and each latency counts from the moment its request was due. The load generator runs on the same "
+    "machine.",
+    "quality": "Recall@20, NDCG@20 and Recall@1000 over users with held-out items; items taken before are left out of the lists, "
+    "all others are ranked. Gowalla: fitted on train, judged on valid (SNAP loc-gowalla, the split of the published tables, "
+    "whose figures are for its test part and so not these). World: the generated shop's last week; the oracle ranks by the "
+    "true tastes.",
+}

@@ -1,0 +1,155 @@
+"""The ranker's features: the fast function against one written out item by item, and what changes their definition."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.catalog.features import ranking
+from infra.catalog.features.ranking import (
+    CROSS_FEATURES,
+    ITEM_FEATURES,
+    MAX_GENRES,
+    RANKER_FEATURES,
+    USER_FEATURES,
+    ItemColumns,
+    genre_matrix,
+    ranker_matrix,
+)
+from infra.contracts.errors import ContractViolation
+
+GENRES = ["Drama", "Comedy", "Music", "Nature"]
+
+
+@st.composite
+def catalogues(draw: st.DrawFn) -> tuple[list[list[str]], ItemColumns]:
+    n = draw(st.integers(1, 12))
+    genres = draw(st.lists(st.lists(st.sampled_from(GENRES), unique=True, max_size=3), min_size=n, max_size=n))
+    creators = draw(st.lists(st.integers(-1, 3), min_size=n, max_size=n))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    features = rng.normal(size=(n, len(ITEM_FEATURES))).astype(np.float32)
+    features[rng.random(features.shape) < 0.1] = np.nan
+    return genres, ItemColumns(features, genre_matrix(genres)[0], np.array(creators, np.int32))
+
+
+def cosine(a: list[str], b: list[str]) -> float:
+    return len(set(a) & set(b)) / math.sqrt(len(a) * len(b)) if a and b else 0.0
+
+
+def oracle(
+    user: np.ndarray,
+    genres: list[list[str]],
+    items: ItemColumns,
+    item: int,
+    score: float,
+    rank: int,
+    best: float,
+    history: list[int],
+) -> list[float]:
+    """One row, written out."""
+    matches = [cosine(genres[item], genres[seen]) for seen in history]
+    creator = items.creators[item]
+    same = [creator >= 0 and items.creators[seen] == creator for seen in history]
+    cross = {
+        "retrieval_score": score,
+        "retrieval_score_share": score / max(best, 1e-6),
+        "retrieval_rank_log": math.log1p(rank),
+        "genre_match": sum(matches) / len(matches) if matches else 0.0,
+        "genre_match_last": matches[0] if matches else 0.0,
+        "creator_match": sum(same) / len(same) if same else 0.0,
+        "age_gap": abs(
+            float(user[USER_FEATURES.index("user_age_years")])
+            - float(items.features[item, ITEM_FEATURES.index("item_mean_user_age")])
+        ),
+    }
+    return [*user.tolist(), *items.features[item].tolist(), *(cross[name] for name in CROSS_FEATURES)]
+
+
+@given(catalogues(), st.data())
+def test_every_row_is_what_the_definitions_say(
+    catalogue: tuple[list[list[str]], ItemColumns], data: st.DataObject
+) -> None:
+    genres, items = catalogue
+    n = len(genres)
+    numbers = st.integers(0, n - 1)
+    history = data.draw(st.lists(numbers, max_size=6))
+    chosen = data.draw(st.lists(numbers, max_size=n, unique=True))
+    user = np.array(data.draw(st.lists(st.floats(-8, 80, width=16), min_size=5, max_size=5)), np.float16)
+    scores = np.sort(np.array(data.draw(st.lists(st.floats(0, 10, width=16), min_size=n, max_size=n))))[::-1]
+    ranks = np.arange(len(chosen))
+    found = ranker_matrix(
+        user,
+        items,
+        item_indices=np.array(chosen, np.int32),
+        scores=scores[: len(chosen)].astype(np.float16),
+        ranks=ranks,
+        best_score=float(scores[0]),
+        history=np.array(history, np.int32),
+    )
+    wanted = [
+        oracle(user, genres, items, item, float(scores[at]), at, float(scores[0]), history)
+        for at, item in enumerate(chosen)
+    ]
+    assert found.dtype == np.float32 and found.shape == (len(chosen), len(RANKER_FEATURES))
+    np.testing.assert_allclose(found, np.array(wanted, np.float64).reshape(found.shape), rtol=2e-3, atol=1e-5)
+
+
+def test_a_part_of_a_list_has_the_features_it_has_in_the_whole() -> None:
+    rng = np.random.default_rng(0)
+    items = ItemColumns(
+        rng.random((50, len(ITEM_FEATURES))).astype(np.float32),
+        genre_matrix([[GENRES[at % 4]] for at in range(50)])[0],
+        rng.integers(-1, 5, 50).astype(np.int32),
+    )
+    indices, scores = rng.permutation(50).astype(np.int32), np.sort(rng.random(50))[::-1].astype(np.float16)
+    user, history = rng.random(5).astype(np.float16), np.array([3, 1, 4], np.int32)
+    part = np.array([0, 7, 30])
+    whole = ranker_matrix(
+        user, items, item_indices=indices, scores=scores, ranks=np.arange(50), best_score=scores[0], history=history
+    )
+    some = ranker_matrix(
+        user, items, item_indices=indices[part], scores=scores[part], ranks=part, best_score=scores[0], history=history
+    )
+    assert some.tobytes() == whole[part].tobytes()
+
+
+def test_a_user_with_another_number_of_features_is_refused() -> None:
+    items = ItemColumns(
+        np.zeros((1, len(ITEM_FEATURES)), np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.int32)
+    )
+    none = np.zeros(0, np.int32)
+    with pytest.raises(ContractViolation, match="A user has 4 features; wanted 5"):
+        ranker_matrix(
+            np.zeros(4, np.float16), items, item_indices=none, scores=none, ranks=none, best_score=1.0, history=none
+        )
+
+
+def test_genres_become_unit_rows_and_only_the_most_frequent_get_a_column() -> None:
+    rare = [[f"rare {number:03d}"] for number in range(MAX_GENRES + 20)]
+    matrix, names = genre_matrix([["Drama", "Music"], ["Drama"], [], ["Drama", "Drama"], *rare])
+    assert matrix.shape == (4 + len(rare), MAX_GENRES) and names[0] == "Drama"
+    np.testing.assert_allclose(np.linalg.norm(matrix[[0, 1, 3]], axis=1), 1.0)
+    assert not matrix[2].any() and not matrix[-1].any()
+
+
+def test_no_genres_at_all_still_make_a_matrix() -> None:
+    matrix, names = genre_matrix([[], []])
+    assert matrix.shape == (2, 1) and not matrix.any() and names == ()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [RANKER_FEATURES[:-1], (*RANKER_FEATURES, "new"), RANKER_FEATURES[::-1], ("renamed", *RANKER_FEATURES[1:])],
+    ids=["dropped", "added", "moved", "renamed"],
+)
+def test_the_definitions_hash_changes_with_the_features(
+    changed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ranking.definition_hash()
+    assert ranking.definition_hash() == before
+    monkeypatch.setattr(ranking, "RANKER_FEATURES", changed)
+    assert ranking.definition_hash() != before
