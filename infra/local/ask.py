@@ -31,18 +31,22 @@ class Answer:
     def table(self, *, rows: int = 10) -> Table:
         """The first items: what, why a candidate, and the score."""
         table = Table(
-            title=f"for {_printable(self.user_id)}, from {self.snapshot}", title_justify="left", box=SIMPLE, pad_edge=False
+            title=f"for {_printable(self.user_id)}, from {self.snapshot}",
+            title_justify="left",
+            box=SIMPLE,
+            pad_edge=False,
         )
         table.add_column("#", justify="right")
-        table.add_column("title", max_width=40, no_wrap=True, overflow="ellipsis")
-        table.add_column("genres", max_width=22, no_wrap=True, overflow="ellipsis")
-        table.add_column("source")
-        table.add_column("score", justify="right")
+        table.add_column("title", max_width=36, no_wrap=True, overflow="ellipsis")
+        table.add_column("genre", max_width=12, no_wrap=True, overflow="ellipsis")
+        table.add_column("source", min_width=9, no_wrap=True)
+        table.add_column("score", min_width=7, justify="right", no_wrap=True)
         for number, item in enumerate(self.items[:rows], 1):
             genres = cast("list[str]", item.get("genres") or [])
             title = str(item.get("title") or item["item_id"])
-            score = f"{float(str(item['score'])):.4f}"
-            table.add_row(str(number), _printable(title), _printable(", ".join(genres)), str(item["source"]), score)
+            score = f"{float(str(item['score'])):.3f}"
+            genre = genres[0] if genres else ""
+            table.add_row(str(number), _printable(title), _printable(genre), str(item["source"]), score)
         return table
 
     def stages(self) -> str:

@@ -8,8 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from rich.table import Table
-
 from infra.catalog.applications.ranking import RANKING
 from infra.config import console
 from infra.config.settings import CHECKOUT, Settings
@@ -119,7 +117,6 @@ class Demo:
 
     def _say_goodbye(self, service_url: str, airflow_url: str, built: Refreshed) -> None:
         _head(f"Done in {self.seconds['total']:.0f} s; everything goes on running")
-        table = Table.grid(padding=(0, 2))
         for what, where in (
             ("see it", service_url),
             ("the API", f"{service_url}/docs"),
@@ -129,8 +126,7 @@ class Demo:
             ("next", "make status   make rollback   make snapshot DATA=path"),
             ("the end", "make down"),
         ):
-            table.add_row(what, where)
-        console.notes.print(table, soft_wrap=True)
+            console.say(f"{what:<10} {where}")
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

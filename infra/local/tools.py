@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.config.settings import settings
+from infra.config.settings import Settings, settings
 from infra.contracts.errors import MissingTool
 from infra.local import debian
 
@@ -25,9 +25,9 @@ _REDIS_MEND = f"Install Redis {REDIS_NEEDED} or newer, or set HEADGATE_REDIS_URL
 _JAVA_MEND = f"Install a headless JRE {JAVA_NEEDED} or newer, or point JAVA_HOME to one."
 
 
-def tools_folder() -> Path:
-    """Where unpacked programs lie."""
-    return settings().home.resolve() / "tools"
+def tools_folder(chosen: Settings | None = None) -> Path:
+    """Where unpacked programs lie, of these settings or of the process's."""
+    return (chosen or settings()).home.resolve() / "tools"
 
 
 def find_redis() -> list[str]:

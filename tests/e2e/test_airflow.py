@@ -144,18 +144,26 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     assert again.returncode == 0 and "nothing runs" in again.stderr
 
 
+@dataclass(frozen=True)
+class Build:
+    """A refresh that went well, and the version that it put live."""
+
+    run_id: str
+    version: str
+
+
 @pytest.fixture(scope="module")
-def two_builds(platform: Platform) -> list[str]:
-    """The ids of two refreshes that went well, one after the other: v1, then v2, which is live."""
-    run_ids = []
-    for version in ("v1", "v2"):
-        fields = {"source": str(platform.world), "format": "world"}
-        run_id, state = platform.run(REFRESH, fields)
-        assert state == "success", platform.said(REFRESH, run_id)
-        assert platform.airflow.result(REFRESH, run_id, "flip")["version"] == version
-        platform.seconds_until_served(f"predictions_{version}")
-        run_ids.append(run_id)
-    return run_ids
+def two_builds(platform: Platform) -> tuple[Build, Build]:
+    """One after the other; the second is live."""
+    return _build(platform), _build(platform)
+
+
+def _build(platform: Platform) -> Build:
+    run_id, state = platform.run(REFRESH, {"source": str(platform.world), "format": "world"})
+    assert state == "success", platform.said(REFRESH, run_id)
+    version = str(platform.airflow.result(REFRESH, run_id, "flip")["version"])
+    platform.seconds_until_served(f"predictions_{version}")
+    return Build(run_id, version)
 
 
 def test_before_the_first_snapshot_nothing_is_ready_and_freshness_is_red(platform: Platform) -> None:
@@ -198,52 +206,54 @@ def test_a_source_that_is_not_there_fails_with_the_mend_in_the_log(platform: Pla
     assert any("No source of events" in line and "set it before `make up`" in line for line in log)
 
 
-def test_each_refresh_goes_live_and_the_service_answers_from_it(platform: Platform, two_builds: list[str]) -> None:
-    first, second = (platform.airflow.result(REFRESH, run_id, "flip") for run_id in two_builds)
-    assert (first["version"], first["generation"]) == ("v1", 1)
-    assert (second["version"], second["generation"]) == ("v2", 2)
+def test_each_refresh_goes_live_and_the_service_answers_from_it(
+    platform: Platform, two_builds: tuple[Build, Build]
+) -> None:
+    first, second = (platform.airflow.result(REFRESH, build.run_id, "flip") for build in two_builds)
+    assert (first["generation"], second["generation"]) == (1, 2)
     assert str(second["after"]).count("airflow:admin") == 1, "the records name who clicked"
-    assert platform.live() == ("v2", 2)
-    assert platform.served() == "predictions_v2"
+    assert platform.live() == (two_builds[1].version, 2)
+    assert platform.served() == f"predictions_{two_builds[1].version}"
     assert httpx.get(f"{platform.service_url}/readyz").status_code == 200
 
 
-def test_freshness_is_green_once_a_snapshot_is_live(platform: Platform, two_builds: list[str]) -> None:
+def test_freshness_is_green_once_a_snapshot_is_live(platform: Platform, two_builds: tuple[Build, Build]) -> None:
     run_id, state = platform.run(FRESHNESS, {})
     assert two_builds and state == "success"
     assert platform.airflow.result(FRESHNESS, run_id, "ranking")["fresh"] is True
 
 
-def test_a_failing_refresh_leaves_what_is_live_alone(platform: Platform, two_builds: list[str]) -> None:
+def test_a_failing_refresh_leaves_what_is_live_alone(platform: Platform, two_builds: tuple[Build, Build]) -> None:
     bad = platform.home / "bad.csv"
     bad.write_text("user,item,time\n" + "u1,i1,yesterday\n" * 50)
     run_id, state = platform.run(REFRESH, {"source": str(bad)})
     assert two_builds and state == "failed"
     assert "DataRefused" in platform.said(REFRESH, run_id)
-    assert platform.live() == ("v2", 2)
+    assert platform.live() == (two_builds[1].version, 2)
 
 
 def test_a_rollback_is_served_within_seconds_and_no_earlier_build_can_undo_it(
-    platform: Platform, two_builds: list[str]
+    platform: Platform, two_builds: tuple[Build, Build]
 ) -> None:
+    first, second = two_builds
     reason = "too many duplicates; 'quoted' $(text)"
     run_id = platform.airflow.trigger(ROLLBACK, conf={"reason": reason})
-    seconds = platform.seconds_until_served("predictions_v1")
+    seconds = platform.seconds_until_served(f"predictions_{first.version}")
     assert platform.ended(ROLLBACK, run_id) == "success"
     assert seconds < 30, "from the click to an answer"
     after = platform.airflow.result(ROLLBACK, run_id, "rollback")["after"]
     assert isinstance(after, dict)
-    assert (after["version"], after["actor"], after["reason"]) == ("v1", "airflow:admin", reason)
+    assert (after["version"], after["actor"], after["reason"]) == (first.version, "airflow:admin", reason)
 
-    # The build of v2 flips again. It began before the rollback.
-    _clear(platform, REFRESH, two_builds[1], "flip")
-    assert platform.ended(REFRESH, two_builds[1]) == "failed"
-    assert "FlipFenced" in platform.said(REFRESH, two_builds[1])
-    assert platform.live() == ("v1", 3)
+    # The second build flips again. It began before the rollback.
+    _clear(platform, REFRESH, second.run_id, "flip")
+    assert platform.ended(REFRESH, second.run_id) == "failed"
+    assert "FlipFenced" in platform.said(REFRESH, second.run_id)
+    assert platform.live() == (first.version, 3)
 
-    run_id, state = platform.run(ROLLBACK, {"version": "predictions_v2", "reason": "it was the client"})
-    assert state == "success"
-    platform.seconds_until_served("predictions_v2")
+    forward = {"version": f"predictions_{second.version}", "reason": "it was the client"}
+    assert platform.run(ROLLBACK, forward)[1] == "success"
+    platform.seconds_until_served(f"predictions_{second.version}")
 
 
 def test_the_forms_and_their_help_are_on_airflows_pages(platform: Platform) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import httpx
 
 from infra.config.settings import CHECKOUT, Settings
+from infra.local.class_archive import ClassArchive
 from infra.local.stack.environment import VENV_BIN, fingerprint, stack_environment
 from infra.local.stack.ports import HOST
 from infra.local.stack.processes import Launch
+from infra.local.tools import tools_folder
 
 _PARTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 
@@ -51,6 +53,8 @@ class Airflow:
         variables = self._variables()
         own = fingerprint(self._chosen, command=command, extra={**variables, "JAVA_HOME": str(java_home or "")})
         environment = {**stack_environment(self._chosen, java_home=java_home), **variables}
+        if java_home is not None:
+            environment |= ClassArchive(tools_folder(self._chosen), java_home=java_home).variables()
         environment["PATH"] = os.pathsep.join([str(self._quiet_parts()), environment["PATH"]])
         return Launch(command, environment, self.home, own)
 

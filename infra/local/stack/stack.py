@@ -13,6 +13,7 @@ import psutil
 from infra.config import console
 from infra.config.settings import Settings
 from infra.contracts.errors import DependencyUnavailable, OperatorError
+from infra.local.class_archive import ClassArchive
 from infra.local.stack import preflight
 from infra.local.stack.airflow import Airflow
 from infra.local.stack.component import Component
@@ -21,6 +22,7 @@ from infra.local.stack.ports import require_free
 from infra.local.stack.preflight import Ground
 from infra.local.stack.processes import Launch, ProcessHouse
 from infra.local.stack.service import RankingServer
+from infra.local.tools import tools_folder
 
 _POLL_S = 0.2
 
@@ -67,7 +69,10 @@ class Stack:
                 console.say(f"{part.title}: its settings have changed, starting it anew")
                 self._stop(part.name)
                 require_free(part.port, what=part.title, setting=part.port_setting)
-            return self._start(launches)
+            with ClassArchive(tools_folder(self._chosen), java_home=ground.java_home) as archive:
+                seconds = self._start(launches)
+                archive.wait()
+            return seconds
 
     def _start(self, launches: dict[str, Launch]) -> dict[str, float]:
         began = time.monotonic()

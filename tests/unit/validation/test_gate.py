@@ -26,7 +26,7 @@ from infra.snapshots.promotion import Promotion
 from infra.snapshots.versions import SnapshotStore, Version
 from tests.fixtures.redis_server import free_port
 from tests.fixtures.tiny_snapshot import RANKING, TinyWorld, build_tiny_snapshot, tiny_world
-from tests.unit.validation.bad_examples import drop_user, rename_items
+from tests.unit.validation.spoilings import drop_user, rename_items
 from tests.unit.validation.workbench import NOW, Workbench, judge, open_workbench, put_live
 from validation import gate
 from validation.case import Case

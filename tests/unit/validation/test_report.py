@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from infra.snapshots.tables import ITEM_TABLE
 from tests.fixtures.tiny_snapshot import build_tiny_snapshot, tiny_world
-from tests.unit.validation.bad_examples import drop_user, offer_the_worst, rename_items
+from tests.unit.validation.spoilings import drop_user, offer_the_worst, rename_items
 from tests.unit.validation.workbench import Row, Workbench, with_leaves
 from validation.gate import Outcome
 from validation.report.pictures import concentration, gini, pictures

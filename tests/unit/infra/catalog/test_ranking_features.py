@@ -124,7 +124,13 @@ def test_a_user_with_another_number_of_features_is_refused() -> None:
     none = np.zeros(0, np.int32)
     with pytest.raises(ContractViolation, match="A user has 4 features; wanted 5"):
         ranker_matrix(
-            np.zeros(4, np.float16), items, item_indices=none, scores=none, ranks=none, best_score=1.0, history=none
+            np.zeros(4, np.float16),
+            items,
+            item_indices=none,
+            scores=np.zeros(0),
+            ranks=none,
+            best_score=1.0,
+            history=none,
         )
 
 

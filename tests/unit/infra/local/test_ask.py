@@ -11,7 +11,7 @@ def answer(**changed: object) -> Answer:
     fields: dict[str, object] = {
         "user_id": "u1",
         "snapshot": "predictions_v2",
-        "items": [{"item_id": "i1", "title": "A film", "genres": ["Drama"], "source": "retrieval", "score": 0.51234}],
+        "items": [{"item_id": "i1", "title": "A film", "genres": ["Drama"], "source": "retrieval", "score": 0.5124}],
         "decided_by": "ranker",
         "degraded": False,
         "stage_ms": {"source": 0.4, "ranker": 1.25},
@@ -29,7 +29,7 @@ def shown(one: Answer) -> str:
 def test_an_item_is_shown_with_its_title_source_and_score() -> None:
     text = shown(answer())
     assert "for u1, from predictions_v2" in text
-    assert all(part in text for part in ("A film", "Drama", "retrieval", "0.5123"))
+    assert all(part in text for part in ("A film", "Drama", "retrieval", "0.512"))
 
 
 def test_control_characters_and_markup_in_a_title_stay_harmless() -> None:

@@ -157,7 +157,7 @@ def _one_of_each(spark: SparkSession, store: str) -> tuple[Version, StepOutput]:
     """Both steps on one user who took the one item there is."""
     event = Events(np.array([0]), np.array([0]), np.array([5.0]), ["click"])
     write_dataset(store, event, users=1, items=1, files=1)
-    version = SnapshotStore(store, RANKING.name).allocate(generation=0, actor="test")
+    version = SnapshotStore(store, RANKING.name).get("v1")
     source = read_source(spark, store, RANKING.name, DatasetId("tiny"))
     embed(spark, version, source, spec=RANKING, options=EmbedOptions("spectral", 128, 1))
     options = CandidateOptions(1000, include_seen=False)
@@ -168,6 +168,8 @@ def _one_of_each(spark: SparkSession, store: str) -> tuple[Version, StepOutput]:
 def test_the_smallest_world_is_built_on_a_disk_and_through_fsspec(
     spark: SparkSession, tmp_path: Path, scheme: str
 ) -> None:
+    # Allocated on the disk: an object store needs no folder to begin with, this stand-in for one does.
+    SnapshotStore(str(tmp_path), RANKING.name).allocate(generation=0, actor="test")
     version, made = _one_of_each(spark, f"{scheme}{tmp_path}")
     storage = version.storage
     assert storage.is_local == (scheme == "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def test_another_future_leaves_vectors_features_and_lists_as_they_are(
     spark: SparkSession, trained: Trained, tmp_path: Path
 ) -> None:
     write_dataset(str(tmp_path), _other_future(trained.events), users=USERS, items=ITEMS)
+    items = "ranking/datasets/tiny/items.parquet"  # the catalogue is not of the events' making
+    shutil.copyfile(Path(trained.store, items), tmp_path / items)
     (one, after_one), (two, after_two) = _at_cut(spark, trained.store), _at_cut(spark, str(tmp_path))
     np.testing.assert_array_equal(one.embedding.item_vectors, two.embedding.item_vectors)
     vectors = [collect_vectors(past.embedding.user_vectors, n_users=USERS) for past in (one, two)]

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from infra.config.settings import Settings
 from infra.contracts.errors import DependencyUnavailable, MissingTool, NotEnoughRoom, PortTaken
 from infra.local import tools
+from infra.local.class_archive import ClassArchive
 from infra.local.stack.airflow import Airflow
 from infra.local.stack.embedded_redis import EmbeddedRedis
 from infra.local.stack.ports import HOST, is_free, listener
@@ -63,6 +64,9 @@ def chosen(tmp_path: Path) -> Settings:
 def stack(chosen: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     monkeypatch.setattr(tools, "find_java", lambda: Path("/java"))
     monkeypatch.setattr(tools, "find_redis", lambda: ["redis-server"])
+    archive = ClassArchive(tools.tools_folder(chosen), java_home=Path("/java"))
+    archive.path.parent.mkdir(parents=True)
+    archive.path.touch()  # no Spark is started here
     made = Stack(chosen)
     made.parts = [FakePart("first", tmp_path), FakePart("second", tmp_path)]
     yield made
