@@ -171,7 +171,7 @@ def wire(spec: ApplicationSpec) -> None:
         task_id="validate",
         module="validation.gate",
         args=built,
-        retries=0,  # the same bytes get the same verdict
+        retries=1,  # for a killed task; a refusal is final at once, for the same bytes get the same verdict
         execution_timeout=timedelta(hours=2),
         doc_md="The gate. A refusal names the check, what was seen and what was wanted, and leaves the alias alone.",
     )

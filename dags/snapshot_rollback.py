@@ -58,7 +58,7 @@ with DAG(
             "--version": "{{ params.version or '' }}",
             "--reason": "{{ params.reason }}",
         },
-        retries=0,  # whoever clicked is watching, and decides
+        retries=0,  # a second try of a try that moved the alias would go one version further back
         execution_timeout=timedelta(minutes=30),
         doc_md="Moves the alias; shows before and after.",
     )

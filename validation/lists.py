@@ -33,8 +33,8 @@ class Lists:
     """Some users' lists.
 
     items: int32 [n, w], best first, PAD from n_items[row] on; bits: the float16 scores as uint16 [n, w], 0 from
-    n_scores[row] on. torn: int64 [n], how many of the row's four packed values have a length that cannot be right.
-    history: int32, all rows' recent items one after another, n_history[row] of each.
+    n_scores[row] on. torn: int64 [n], how many of the row's five packed values have a length that cannot be right.
+    history: int32, all rows' recent items one after another, n_history[row] of each; consumed: likewise, of n_consumed.
     """
 
     user_index: Int32s
@@ -47,6 +47,8 @@ class Lists:
     features: Float16s
     history: Int32s
     n_history: Int64s
+    consumed: Int32s
+    n_consumed: Int64s
 
     def __len__(self) -> int:
         return len(self.user_index)
@@ -90,11 +92,13 @@ def _decode(batch: pa.RecordBatch, *, n_features: int) -> Lists:
     bits, n_scores, torn_scores = _values(batch.column("scores"), _BITS)
     features, n_found, torn_features = _values(batch.column("features"), _BITS)
     history, n_history, torn_history = _values(batch.column("history"), _ITEM)
+    consumed, n_consumed, torn_consumed = _values(batch.column("consumed"), _ITEM)
     torn = (
         torn_items.astype(np.int64)
         + (torn_scores | (n_scores != n_items))
         + (torn_features | (n_found != n_features))
         + (torn_history | (n_history > MAX_HISTORY))
+        + torn_consumed
     )
     widest = int(max(n_items.max(), n_scores.max()))
     return Lists(
@@ -108,6 +112,8 @@ def _decode(batch: pa.RecordBatch, *, n_features: int) -> Lists:
         features=_first(features, n_found, width=n_features).view(np.float16),
         history=history,
         n_history=n_history,
+        consumed=consumed,
+        n_consumed=n_consumed,
     )
 
 

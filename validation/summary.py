@@ -21,6 +21,7 @@ _SUMS = (
     "n_outside_catalogue",
     "n_history_outside",
     "n_seen",
+    "n_consumed_wrong",
     "n_nan",
     "n_infinite",
     "n_negative",
@@ -67,6 +68,7 @@ class SummaryBuilder:
                 "n_torn": lists.torn,
                 "n_infinite_features": np.count_nonzero(np.isinf(lists.features), axis=1),
                 "n_history_outside": self._history_outside(lists),
+                "n_consumed_wrong": self._consumed_wrong(lists),
                 **self._items(lists),
                 **sums,
             }
@@ -76,6 +78,17 @@ class SummaryBuilder:
         row = np.repeat(np.arange(len(lists)), lists.n_history)
         outside = (lists.history < 0) | (lists.history >= self.expectation.n_items)
         return np.bincount(row[outside], minlength=len(lists))
+
+    def _consumed_wrong(self, lists: Lists) -> Int64s:
+        """Items that a row says were consumed and the dataset does not, or the reverse, or that it says twice."""
+        mine = (np.repeat(np.arange(len(lists)), lists.n_consumed) << 32) + lists.consumed.view(np.uint32)
+        theirs = np.zeros(0, np.int64)
+        if not self.expectation.include_seen:
+            row, item = self.expectation.consumption.of(lists.user_index)
+            theirs = (row << 32) + item
+        distinct, counts = np.unique(mine, return_counts=True)
+        wrong = np.concatenate([np.setxor1d(distinct, theirs), np.repeat(distinct, counts - 1)])
+        return np.bincount(wrong >> 32, minlength=len(lists))
 
     def _items(self, lists: Lists) -> dict[str, NDArray[np.generic]]:
         wanted = self.expectation

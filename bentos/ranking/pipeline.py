@@ -14,6 +14,7 @@ from bentos.ranking.stages import (
     DiversitySelector,
     ExcludedFilter,
     FeatureHydrator,
+    OlderConsumedHydrator,
     PopularSource,
     RankerScorer,
     RetrievalSource,
@@ -26,13 +27,15 @@ def ranking_steps(
     client: redis.asyncio.Redis, *, scoring_pool: Executor | None, watchers: tuple[SideEffect[RankingQuery], ...] = ()
 ) -> list[Step[RankingQuery]]:
     """Redis away: the popular list. Ranker away: retrieval order. Stages from memory run whatever the clock says."""
+    reader = UserReader(client)
     return [
-        Step(RetrievalSource(UserReader(client)), on_failure=USE_PREVIOUS, budget_ms=80),
+        Step(RetrievalSource(reader), on_failure=USE_PREVIOUS, budget_ms=80),
         Step(PopularSource(), on_failure=FAIL, budget_ms=None),
         Step(ConsumedFilter(), on_failure=FAIL, budget_ms=None),
         Step(ExcludedFilter(), on_failure=FAIL, budget_ms=None),
         Step(FeatureHydrator(), on_failure=USE_PREVIOUS, budget_ms=40),
         Step(RankerScorer(scoring_pool), on_failure=USE_PREVIOUS, budget_ms=100),
+        Step(OlderConsumedHydrator(reader), on_failure=USE_PREVIOUS, budget_ms=20),
         Step(BackfillSource(), on_failure=FAIL, budget_ms=None),
         Step(DiversitySelector(genre_share_fraction=0.5, creator_share_fraction=0.25), on_failure=FAIL, budget_ms=None),
         *(Step(watcher, on_failure=SKIP, budget_ms=None) for watcher in watchers),

@@ -19,7 +19,8 @@ class RankingQuery:
 
     session, excluded: item indices that the request names, newest first. record: None for a user whom batch did not know, and
     while nothing was read. overlay: item indices consumed since the batch, newest first. consumed: int32, every item known to
-    be consumed, newest first, each once: session, then overlay, then the batch's history.
+    be consumed, newest first, each once: session, then overlay, then the batch's history. older: int32, what was consumed
+    before the oldest item of a full history; None until it was read.
     """
 
     snapshot: RankingSnapshot
@@ -30,6 +31,7 @@ class RankingQuery:
     record: UserRecord | None = None
     overlay: list[int] = field(default_factory=list)
     consumed: Int32s = field(init=False)
+    older: Int32s | None = None
 
     def __post_init__(self) -> None:
         self.learn(None, [])
@@ -46,14 +48,16 @@ class RankingQuery:
         return self.record is not None and len(self.record.item_indices) > 0
 
     @property
-    def holds_all_unseen(self) -> bool:
-        """Whether the user's list holds all that was not consumed: then what is not in it must not fill up either.
+    def may_have_older(self) -> bool:
+        """Whether the user may have consumed more than the record holds, so that what fills up a list might be among it."""
+        full = self.record is not None and len(self.record.history) >= MAX_HISTORY
+        return full and not self.snapshot.manifest.include_seen
 
-        The record keeps the newest MAX_HISTORY consumed items only; a list shorter than the batch's k tells the rest.
-        """
-        manifest = self.snapshot.manifest
+    @property
+    def may_fall_short(self) -> bool:
+        """Whether filters might leave fewer than n of the user's list, which holds nothing of the batch's own history."""
         listed = len(self.record.item_indices) if self.record is not None else 0
-        return 0 < listed < manifest.candidates_per_user and not manifest.include_seen
+        return listed - len(self.session) - len(self.overlay) - len(self.excluded) < self.n
 
     @property
     def history(self) -> Int32s:

@@ -6,12 +6,13 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import cast
 
+import numpy as np
 import redis.asyncio
 from redis.exceptions import RedisError
 
 from bentos.ranking.query import RankingQuery, known_items
 from infra.catalog.features.ranking import USER_FEATURES
-from infra.contracts.candidates import UserRecord, unpack
+from infra.contracts.candidates import Int32s, UserRecord, unpack
 from infra.contracts.errors import ContractViolation, DependencyUnavailable, SnapshotNotLoaded
 from infra.contracts.ids import ApplicationName
 from infra.snapshots import keys
@@ -22,6 +23,9 @@ _IN_FLIGHT = 2
 
 _MOST_USERS = 64
 """Users a round trip: 64 records are about 400 KB."""
+
+
+_MEND = "Load the version again: python -m infra.snapshots load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,25 @@ class UserReader:
         overlay = known_items(query.snapshot, recent_ids(recent))
         query.learn(None, overlay)
         if payload is not None:
-            query.learn(_record(payload, n_items=len(query.snapshot.content.items.item_ids)), overlay)
+            query.learn(_record(payload, n_items=_n_items(query)), overlay)
         elif not loaded:
             raise SnapshotNotLoaded(
                 f"{version} is not in Redis.",
                 mend=f"Run: python -m infra.snapshots load --application {application} --version {version}",
             )
+
+    async def older(self, query: RankingQuery) -> Int32s:
+        """int32: what the user consumed before the record's history. Raises DependencyUnavailable, SnapshotNotLoaded."""
+        version, application = query.snapshot.alias.version, query.snapshot.manifest.application
+        try:
+            payload = await self._client.get(keys.consumed_prefix(application, version) + query.user_id)
+        except (RedisError, OSError) as error:
+            raise DependencyUnavailable(f"Redis did not answer: {type(error).__name__}: {error}") from error
+        payload = cast("bytes", payload or b"")
+        items = np.frombuffer(payload, "<i4", len(payload) // 4)
+        if len(payload) % 4 or (len(items) and not 0 <= int(items.min()) <= int(items.max()) < _n_items(query)):
+            raise SnapshotNotLoaded("What Redis holds of a user's consumed items is not this snapshot's.", mend=_MEND)
+        return items
 
     def _start(self) -> None:
         while self._waiting and len(self._under_way) < _IN_FLIGHT:
@@ -111,18 +128,21 @@ class UserReader:
                 ask.reply.set_result((cast("bytes | None", payload), cast("list[bytes]", recent), bool(loaded)))
 
 
+def _n_items(query: RankingQuery) -> int:
+    return len(query.snapshot.content.items.item_ids)
+
+
 def _record(payload: bytes, *, n_items: int) -> UserRecord:
     """The record, or SnapshotNotLoaded where the bytes are none or do not belong to the pinned snapshot."""
-    mend = "Load the version again: python -m infra.snapshots load"
     try:
         record = unpack(payload)
     except ContractViolation as error:
-        raise SnapshotNotLoaded(f"What Redis holds for the user is no record: {error}", mend=mend) from error
+        raise SnapshotNotLoaded(f"What Redis holds for the user is no record: {error}", mend=_MEND) from error
     for indices in (record.item_indices, record.history):
         if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < n_items:
-            raise SnapshotNotLoaded("A user's record names items that the snapshot has not.", mend=mend)
+            raise SnapshotNotLoaded("A user's record names items that the snapshot has not.", mend=_MEND)
     if len(record.features) != len(USER_FEATURES):
         raise SnapshotNotLoaded(
-            f"A user's record has {len(record.features)} features; wanted {len(USER_FEATURES)}.", mend=mend
+            f"A user's record has {len(record.features)} features; wanted {len(USER_FEATURES)}.", mend=_MEND
         )
     return record

@@ -159,19 +159,41 @@ def _predict(ranker: object, features: Column) -> Float32s:
     return np.asarray(scores, np.float32)
 
 
+class OlderConsumedHydrator(Hydrator[RankingQuery]):
+    """Reads what a user with a long history consumed earlier, for the rare list that must be filled up; adds no column."""
+
+    name = "older_consumed"
+
+    def __init__(self, reader: UserReader) -> None:
+        self._reader = reader
+
+    def applies(self, query: RankingQuery) -> bool:
+        return query.may_have_older and query.may_fall_short
+
+    async def hydrate(self, query: RankingQuery, batch: Batch) -> Mapping[str, Column]:
+        """Let the query learn it where the batch is too short."""
+        if len(batch) < query.n:
+            query.older = await self._reader.older(query)
+        return {}
+
+
 class BackfillSource(Source[RankingQuery]):
-    """Fills a list that filters made shorter than was asked for: popular first, then the whole catalogue by popularity."""
+    """Fills a list that filters made shorter than was asked for: popular first, then the whole catalogue by popularity.
+
+    Where it could not be read what a user consumed earlier, the list stays short: nothing already consumed comes back.
+    """
 
     name = BACKFILL
 
     async def find(self, query: RankingQuery, batch: Batch) -> Found:
         """What is missing to n, below everything that is there: scores go on from the lowest in steps of one."""
         missing = query.n - len(batch)
-        if missing <= 0 or query.holds_all_unseen:
+        older = query.older if query.may_have_older else np.empty(0, np.int32)
+        if missing <= 0 or older is None:
             return Found(np.empty(0, np.int32), np.empty(0, np.float32))
         order = query.snapshot.content.backfill
         taken = np.zeros(len(order), np.bool_)
-        for items in (batch.ids, query.removable, query.excluded):
+        for items in (batch.ids, query.removable, older, query.excluded):
             taken[items] = True
         ids = order[~taken[order]][:missing]
         lowest = float(batch.scores.min()) if len(batch) else 0.0

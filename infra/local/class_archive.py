@@ -1,6 +1,6 @@
 """class_archive: the classes that Spark loads at every start, laid out once for the JVM to map; halves a job's start.
 
-Java calls it class data sharing. Measured with Java 17 and Spark 4.3 on 2 cores: a session with one small job takes 7 s of processor
+Java calls it class data sharing. Measured, Java 17 and Spark 4.3 on 2 cores: a session with one small job takes 7 s of processor
 time instead of 12.6 s. A JVM that finds the archive absent, or made by another Java, goes on without it.
 """
 

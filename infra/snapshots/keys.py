@@ -25,6 +25,11 @@ def user_record_prefix(application: ApplicationName, version: VersionName) -> st
     return f"hg:{application}:{version}:u:"
 
 
+def consumed_prefix(application: ApplicationName, version: VersionName) -> str:
+    """What the key of a user's older consumed items starts with; only users have one whose record cannot hold all."""
+    return f"hg:{application}:{version}:c:"
+
+
 def load_marker(application: ApplicationName, version: VersionName) -> str:
     """The JSON that says a version's serving copy is complete, and how large it is."""
     return f"hg:{application}:{version}:loaded"

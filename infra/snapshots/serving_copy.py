@@ -60,6 +60,7 @@ class ServingCopy:
         self._client = client
         self._version = version
         self._prefix = keys.user_record_prefix(version.application, version.version).encode()
+        self._consumed_prefix = keys.consumed_prefix(version.application, version.version).encode()
 
     def marker(self) -> dict[str, object] | None:
         """What the last complete load recorded (digest, users, bytes); None where there was none."""
@@ -98,9 +99,10 @@ class ServingCopy:
         users = payload = 0
         for chunk in self._chunks(files):
             self._write_and_read_back(chunk)
-            users += len(chunk)
+            records = sum(key.startswith(self._prefix) for key in chunk)
+            users += records
             payload += sum(len(value) for value in chunk.values())
-            advance(len(chunk))
+            advance(records)
         grown = self._used_memory() - before
         row = {"digest": manifest.digest, "users": users, "payload_bytes": payload, "redis_bytes": grown}
         self._client.set(keys.load_marker(manifest.application, manifest.version), json.dumps(row))
@@ -117,10 +119,12 @@ class ServingCopy:
         for batch in candidate_batches(self._version.storage, files):
             ids = _byte_lengths(batch["user_id"].cast(pa.binary()))
             payloads = np.sum([_byte_lengths(batch[name]) for name in _PAYLOAD_COLUMNS], axis=0)
-            wanted += sum(
-                record_memory_bytes(payload_bytes=size + HEADER_BYTES, key_bytes=len(self._prefix) + id_size)
-                for size, id_size in zip(payloads.tolist(), ids.tolist(), strict=True)
-            )
+            older = _byte_lengths(batch["consumed"]) - _byte_lengths(batch["history"])
+            for size, older_size, id_size in zip(payloads.tolist(), older.tolist(), ids.tolist(), strict=True):
+                key_bytes = len(self._prefix) + id_size
+                wanted += record_memory_bytes(payload_bytes=size + HEADER_BYTES, key_bytes=key_bytes)
+                if older_size > 0:
+                    wanted += record_memory_bytes(payload_bytes=older_size, key_bytes=key_bytes)
         free = int(limit * limit_fraction) - int(memory["used_memory"])
         if wanted > free:
             raise NotEnoughRoom(
@@ -132,17 +136,19 @@ class ServingCopy:
     def _chunks(self, files: list[str]) -> Iterator[dict[bytes, bytes]]:
         for batch in candidate_batches(self._version.storage, files, rows=_PIPELINE_KEYS):
             columns = [batch[name].to_pylist() for name in batch.schema.names]
-            yield {
-                self._prefix + user_id.encode(): pack(
-                    UserRecord(
-                        np.frombuffer(item_indices, "<i4"),
-                        np.frombuffer(scores, "<f2"),
-                        np.frombuffer(features, "<f2"),
-                        np.frombuffer(history, "<i4"),
-                    )
+            chunk = {}
+            for _, user_id, item_indices, scores, features, history, consumed in zip(*columns, strict=True):
+                record = UserRecord(
+                    np.frombuffer(item_indices, "<i4"),
+                    np.frombuffer(scores, "<f2"),
+                    np.frombuffer(features, "<f2"),
+                    np.frombuffer(history, "<i4"),
                 )
-                for _, user_id, item_indices, scores, features, history in zip(*columns, strict=True)
-            }
+                chunk[self._prefix + user_id.encode()] = pack(record)
+                if len(consumed) > len(history):
+                    older = np.setdiff1d(np.frombuffer(consumed, "<i4"), record.history)
+                    chunk[self._consumed_prefix + user_id.encode()] = older.astype("<i4").tobytes()
+            yield chunk
 
     def _write_and_read_back(self, chunk: dict[bytes, bytes]) -> None:
         with self._client.pipeline(transaction=False) as pipe:

@@ -34,6 +34,9 @@ CANDIDATES_SCHEMA = pa.schema(
         pa.field("scores", pa.binary(), nullable=False),  # float16 little-endian, aligned
         pa.field("features", pa.binary(), nullable=False),  # float16 little-endian, in USER_FEATURES order
         pa.field("history", pa.binary(), nullable=False),  # int32 little-endian, newest first
+        pa.field(
+            "consumed", pa.binary(), nullable=False
+        ),  # int32 little-endian, rising: all of it; empty where lists include it
     ]
 )
 

@@ -56,7 +56,8 @@ class Search:
 def retrieve(
     spark: SparkSession, embedding: Embedding, seen: DataFrame | None, *, k: int, score_map: ScoreMap | None = None
 ) -> tuple[DataFrame, ScoreMap]:
-    """Each user's best `k` items that are not in `seen`: user_index, item_indices (int32 bytes), scores (float16 bytes).
+    """Each user's best `k` items that are not in `seen`: user_index, item_indices (int32 bytes), scores (float16 bytes), and
+    consumed (int32 bytes, rising): what is in `seen`.
 
     seen: rows of user_index, item_index (repeats allowed), or None to keep everything. Lists are ordered as the score map
     says, best first, and shorter than k only where the catalogue has no more. Every user of the embedding has one row, maybe
@@ -85,6 +86,7 @@ def prepare(
         "user_index int",
         "item_indices binary",
         "scores binary",
+        "consumed binary",
         *(f"`{name}` {types[name]}" for name in carried),
     ]
     items = spark.sparkContext.broadcast(embedding.item_vectors)
@@ -144,9 +146,22 @@ def _search_batches(
             k=k,
             score_map=score_map,
         )
-        columns = [batch.column("user_index"), packed(indices, counts), packed(scores, counts)]
+        columns = [
+            batch.column("user_index"),
+            packed(indices, counts),
+            packed(scores, counts),
+            packed_lists(rising(seen)),
+        ]
         columns += [batch.column(name) for name in carried]
-        yield pa.RecordBatch.from_arrays(columns, ["user_index", "item_indices", "scores", *carried])
+        yield pa.RecordBatch.from_arrays(columns, ["user_index", "item_indices", "scores", "consumed", *carried])
+
+
+def rising(lists: pa.ListArray) -> pa.ListArray:
+    """The same lists of int32, each in rising order."""
+    values, counts = lists.flatten().to_numpy(), lists.value_lengths().to_numpy(zero_copy_only=False)
+    order = np.lexsort((values, np.repeat(np.arange(len(counts)), counts)))
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[order], pa.int32()))
 
 
 def unseen_lists(

@@ -126,6 +126,7 @@ def load_into_redis(*, users: int, items: int, k: int) -> LoadReport:
             "scores": scores,
             "features": features,
             "history": histories[user][:MAX_HISTORY].astype("<i4").tobytes(),
+            "consumed": np.unique(histories[user]).astype("<i4").tobytes(),
         }
         for user in range(users)
     ]

@@ -34,6 +34,9 @@ from tests.fixtures.service import Served, Stage, serving
 
 _CALLERS = (2, 4, 8, 16)
 
+DEGRADED_LIMIT_FRACTION = 0.001
+"""A tenth of what p99 leaves out."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,8 +57,7 @@ def main() -> None:
                 for seed in range(chosen.repeats)
             ]
             alone = load(served, bodies, connections=1, seconds=3)
-    if any(half.failed or half.degraded for half in halves):
-        raise RuntimeError(f"Not every answer was whole; these are not latencies of the full cascade: {halves}")
+    whole_or_raise(halves)
     report.figures |= {
         "fetch_decode_ms_p99": median(half.stage_ms_p99["retrieval"] for half in halves),
         "recommend_p99_ms_half_load": median(half.latency_ms["p99"] for half in halves),
@@ -72,10 +74,23 @@ def main() -> None:
         "generator_late_ms_p99": median(half.late_sends_ms_p99 for half in halves),
         **{f"stage_{stage}_ms_p50": taken for stage, taken in stages.items()},
         **{name: getattr(chosen, name) for name in defaults},
+        "degraded_answers": sum(half.degraded for half in halves),
         "workers": 1,
     }
     path = report.write()
     console.result({"path": str(path), "valid": report.valid, **report.figures, **report.controls})
+
+
+def whole_or_raise(runs: list[LoadReport]) -> None:
+    """Raise where answers failed, or too many took a fallback: their latencies are not those of the whole cascade."""
+    sent, failed, degraded = (
+        sum(counts) for counts in zip(*((r.sent, r.failed, r.degraded) for r in runs), strict=True)
+    )
+    if failed or degraded > DEGRADED_LIMIT_FRACTION * sent:
+        raise RuntimeError(
+            f"Of {sent} answers {failed} failed and {degraded} were degraded; wanted 0 and at most "
+            f"{DEGRADED_LIMIT_FRACTION:.1%}. Is the machine busy? Repeat it on a quiet one."
+        )
 
 
 def median(values: Iterable[float]) -> float:

@@ -74,7 +74,13 @@ def _promises(runs: Mapping[str, Run]) -> Figure | None:
     used = [100 * target.used_fraction(value) for target, value in rows]
     colours = [_KEPT if target.reached(value) else _BROKEN for target, value in rows]
     bars = axes.barh([target.figure for target, _ in rows], used, color=colours, height=0.6)
-    axes.bar_label(bars, [f"{value:g} ({target.bound} {target.at:g})" for target, value in rows], padding=4, fontsize=8)
+    axes.bar_label(
+        bars,
+        [f"{value:g} ({target.bound} {target.at:g})" for target, value in rows],
+        padding=4,
+        fontsize=8,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+    )
     axes.axvline(100, color="black", linewidth=1, linestyle="--")
     axes.set_xlim(0, max(150, 1.45 * max(used)))
     axes.set_xlabel("percent of the limit that is used (dashed: the limit)")

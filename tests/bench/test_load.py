@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
+import pytest
 
-from tests.bench.load import Target, closed_loop, open_loop
+from tests.bench.bench_serve import whole_or_raise
+from tests.bench.load import LoadReport, Target, closed_loop, open_loop
 
 OK = b'{"degraded": false, "stage_ms": {"rank": 2.0}}'
 
@@ -70,6 +73,14 @@ async def test_a_request_that_had_to_wait_for_another_is_charged_for_its_wait() 
         report = await run
     assert report.sent > 10 and report.failed == 0
     assert report.latency_ms["p50"] > 1000 * (stalled_s - 0.3), "every one was due while the first stalled"
+
+
+def test_latencies_of_answers_that_are_not_whole_are_refused() -> None:
+    whole = LoadReport(5000, 0, 5, 100.0, 0.1, {}, {}, {})
+    whole_or_raise([whole, whole])
+    for failed, degraded in ((1, 0), (0, 6)):
+        with pytest.raises(RuntimeError, match="Repeat it on a quiet one"):
+            whole_or_raise([replace(whole, failed=failed, degraded=degraded)])
 
 
 async def test_open_loop_sends_as_many_as_were_due_however_the_service_is() -> None:

@@ -32,6 +32,7 @@ SMALL = {
     "HEADGATE_RANKER_TREES": "20",
     "HEADGATE_SPARK_DRIVER_MEMORY": "1g",
     "HEADGATE_REDIS_MAXMEMORY_MB": "128",
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # 5 s fail a task where tests run beside others
 }
 
 _PAGE_MS = 60_000

@@ -27,6 +27,6 @@ class RecordShape(Check):
                 self.severity,
                 wanted=f"whole ids of 4 bytes, as many scores of 2, {n_features} features, at most {MAX_HISTORY} of history",
                 fault="have a record that is cut short or does not fit together",
-                example=lambda row: user_example(row, f"{row['n_torn']} of 4 packed values have an impossible length"),
+                example=lambda row: user_example(row, f"{row['n_torn']} of 5 packed values have an impossible length"),
             ),
         )

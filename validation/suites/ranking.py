@@ -5,6 +5,7 @@ from __future__ import annotations
 from infra.catalog.features import ranking as features
 from validation.check import Severity
 from validation.checks.catalogue import Catalogue
+from validation.checks.consumed import Consumed
 from validation.checks.coverage import Coverage
 from validation.checks.duplicates import Duplicates
 from validation.checks.finite_scores import FiniteScores
@@ -40,6 +41,7 @@ RANKING_SUITE = Suite(
         Duplicates(severity=Severity.FAIL),
         Catalogue(severity=Severity.FAIL),
         Unseen(severity=Severity.FAIL),
+        Consumed(severity=Severity.FAIL),
         FiniteScores(severity=Severity.FAIL),
         ScoreRange(severity=Severity.FAIL),
         ScoreOrder(severity=Severity.FAIL),

@@ -10,6 +10,7 @@ from tests.unit.validation.spoilings import (
     INFINITE,
     add_stranger,
     break_a_tie,
+    consume_twice,
     cut_an_item_in_two,
     drop_a_file,
     drop_a_part,
@@ -18,8 +19,10 @@ from tests.unit.validation.spoilings import (
     empty,
     first_score,
     flip_a_byte,
+    forget_an_item,
     infinite_feature,
     infinite_item_feature,
+    invent_a_consumed_item,
     last_score,
     lengthen,
     lose_a_feature,
@@ -142,7 +145,7 @@ BAD_EXAMPLES = (
     BadExample(
         "record_shape", "score lost", row(lose_a_score), "1 of 120 users have a record that is cut short", "'u7'"
     ),
-    BadExample("record_shape", "item cut in two", row(cut_an_item_in_two), "cut short", "1 of 4 packed values"),
+    BadExample("record_shape", "item cut in two", row(cut_an_item_in_two), "cut short", "1 of 5 packed values"),
     BadExample("record_shape", "feature lost", row(lose_a_feature), "cut short", "'u7' (index 7)"),
     BadExample("record_shape", "history too long", row(remember_too_much), "cut short", "'u7' (index 7)"),
     BadExample(
@@ -175,6 +178,17 @@ BAD_EXAMPLES = (
     ),
     BadExample(
         "unseen", "consumed item", offer_what_was_consumed, "1 of 120 users are shown what", "1 items consumed before"
+    ),
+    BadExample(
+        "consumed",
+        "forgotten item",
+        row(forget_an_item),
+        "1 of 120 users have other consumed",
+        "'u7' (index 7): 1 items",
+    ),
+    BadExample("consumed", "invented item", row(invent_a_consumed_item), "other consumed items", "1 items missing"),
+    BadExample(
+        "consumed", "item twice", row(consume_twice), "other consumed items", "1 items missing, too many or twice"
     ),
     BadExample(
         "finite_scores",

@@ -95,7 +95,7 @@ def repeat_user(rows: list[Row]) -> None:
 
 
 def add_stranger(rows: list[Row]) -> None:
-    rows.append({**rows[3], "user_index": 120, "user_id": "stranger", "history": b""})
+    rows.append({**rows[3], "user_index": 120, "user_id": "stranger", "history": b"", "consumed": b""})
 
 
 def swap_names(rows: list[Row]) -> None:
@@ -160,6 +160,20 @@ def negative_item(row: Row) -> None:
 
 def unknown_history(row: Row) -> None:
     row["history"] = np.array([300], "<i4").tobytes()
+
+
+def forget_an_item(row: Row) -> None:
+    row["consumed"] = cast(bytes, row["consumed"])[4:]
+
+
+def invent_a_consumed_item(row: Row) -> None:
+    known = np.frombuffer(cast(bytes, row["consumed"]), "<i4")
+    other = next(item for item in range(300) if item not in known)
+    row["consumed"] = np.sort(np.append(known, other)).astype("<i4").tobytes()
+
+
+def consume_twice(row: Row) -> None:
+    row["consumed"] = cast(bytes, row["consumed"])[:4] + cast(bytes, row["consumed"])
 
 
 def offer_what_was_consumed(bench: Workbench) -> None:

@@ -40,6 +40,7 @@ class OneList:
     history: list[int]
     item_tail: bytes = b""
     user_id: str = ""
+    consumed: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -61,6 +62,7 @@ _one_list = st.builds(
     features=st.lists(st.sampled_from((0.5, math.nan, math.inf)), min_size=1, max_size=3),
     history=st.lists(st.integers(-1, N_ITEMS), max_size=MAX_HISTORY + 2),
     item_tail=st.sampled_from((b"", b"\x01\x02")),
+    consumed=st.lists(st.integers(-2, N_ITEMS), max_size=4),
 )
 _sound_list = st.permutations(range(N_ITEMS)).flatmap(
     lambda order: st.builds(
@@ -89,6 +91,7 @@ def decode(found: list[OneList]) -> list[Lists]:
             "scores": np.array(one.scores, "<f2").tobytes(),
             "features": np.array(one.features, "<f2").tobytes(),
             "history": np.array(one.history, "<i4").tobytes(),
+            "consumed": np.array(one.consumed, "<i4").tobytes(),
         }
         for one in found
     ]
@@ -130,6 +133,9 @@ def naive_defects(one: OneList, consumed: set[int], *, include_seen: bool) -> di
         "n_outside_catalogue": sum(not 0 <= item < N_ITEMS for item in one.items),
         "n_history_outside": sum(not 0 <= item < N_ITEMS for item in one.history),
         "n_seen": 0 if include_seen else sum(item in consumed for item in one.items),
+        "n_consumed_wrong": len(set(one.consumed) ^ (set() if include_seen else consumed))
+        + len(one.consumed)
+        - len(set(one.consumed)),
         "n_nan": sum(math.isnan(score) for score in scores),
         "n_infinite": sum(math.isinf(score) for score in scores),
         "n_negative": sum(score < 0 for score in scores),

@@ -24,6 +24,7 @@ from infra.snapshots.connection import serving_client
 from infra.snapshots.live import LiveSnapshots
 from tests.fixtures.redis_server import free_port
 from tests.fixtures.service import Stage
+from tests.fixtures.tiny_snapshot import tiny_world
 
 _TOTAL_GENRES = {"Drama", "Comedy", "Thriller", "Music", "Nature"}
 
@@ -122,6 +123,14 @@ async def test_excluded_items_are_not_shown_and_the_list_is_not_shorter(feed: Fe
     assert len(set(ids(reply))) == 100
     scores = [item.score for item in reply.items]
     assert scores == sorted(scores, reverse=True)
+
+
+async def test_a_list_that_is_filled_up_brings_back_nothing_from_long_ago(feed: Feed) -> None:
+    world = tiny_world()
+    user = max(range(120), key=lambda at: len(world.histories[at]))
+    reply = await feed.ask(f"u{user}", n=300)
+    assert "older_consumed" in reply.stage_ms
+    assert set(ids(reply)) == {f"i{item}" for item in range(300)} - {f"i{item}" for item in world.histories[user]}
 
 
 async def test_where_all_is_excluded_the_list_is_empty_and_nothing_has_decided(feed: Feed) -> None:

@@ -20,6 +20,7 @@ from bentos.ranking.stages import (
     DiversitySelector,
     ExcludedFilter,
     FeatureHydrator,
+    OlderConsumedHydrator,
     PopularSource,
     RankerScorer,
     RetrievalSource,
@@ -27,7 +28,9 @@ from bentos.ranking.stages import (
 )
 from infra.cascade.batch import EMPTY, Batch
 from infra.catalog.features.ranking import RANKER_FEATURES, ranker_matrix
-from infra.contracts.candidates import Float32s, Int32s
+from infra.contracts.candidates import MAX_HISTORY, Float32s, Int32s
+from infra.contracts.errors import SnapshotNotLoaded
+from infra.snapshots import keys
 from tests.fixtures.tiny_snapshot import TinyWorld, tiny_world
 
 
@@ -186,16 +189,49 @@ async def test_backfill_reaches_the_whole_catalogue_and_ends_there(snapshot: Ran
     assert sorted(found.ids.tolist()) == [item for item in range(300) if item not in (1, 2)]
 
 
-async def test_backfill_brings_nothing_back_where_the_list_held_all_that_was_not_consumed(
+async def test_backfill_brings_nothing_back_however_long_ago_it_was_consumed(
+    snapshot: RankingSnapshot, client: redis.asyncio.Redis, world: TinyWorld
+) -> None:
+    reader = UserReader(client)
+    user = max(range(120), key=lambda at: len(world.histories[at]))
+    assert len(world.histories[user]) > MAX_HISTORY, "more than a record holds"
+    query = asks(snapshot, f"u{user}", n=300)
+    await reader.read(query)
+    assert query.may_have_older and OlderConsumedHydrator(reader).applies(query)
+    assert len((await BackfillSource().find(query, EMPTY)).ids) == 0, "not known what was consumed earlier: nothing"
+    await OlderConsumedHydrator(reader).hydrate(query, EMPTY)
+    found = (await BackfillSource().find(query, EMPTY)).ids.tolist()
+    assert sorted(found) == sorted(set(range(300)) - set(world.histories[user].tolist()))
+
+
+async def test_what_was_consumed_earlier_is_not_read_where_the_list_is_long_enough(
+    snapshot: RankingSnapshot, client: redis.asyncio.Redis, world: TinyWorld
+) -> None:
+    reader = UserReader(client)
+    user = max(range(120), key=lambda at: len(world.histories[at]))
+    query = asks(snapshot, f"u{user}", n=100)
+    await reader.read(query)
+    assert not OlderConsumedHydrator(reader).applies(query)
+    short = asks(snapshot, f"u{user}", n=100, exclude=("i0",))
+    await reader.read(short)
+    assert OlderConsumedHydrator(reader).applies(short)
+    await OlderConsumedHydrator(reader).hydrate(short, batch_of(np.arange(100, dtype=np.int32)))
+    assert short.older is None, "the filters left enough"
+
+
+async def test_consumed_items_of_another_snapshot_are_refused(
     snapshot: RankingSnapshot, client: redis.asyncio.Redis
 ) -> None:
-    small = replace(snapshot, manifest=replace(snapshot.manifest, candidates_per_user=101))
-    query = asks(small, "u1", n=200)
-    await UserReader(client).read(query)
-    assert len((await BackfillSource().find(query, EMPTY)).ids) == 0
-    whole = asks(snapshot, "u1", n=200)
-    await UserReader(client).read(whole)
-    assert len((await BackfillSource().find(whole, EMPTY)).ids) == 200
+    query = asks(snapshot, "u1")
+    key = keys.consumed_prefix(snapshot.manifest.application, snapshot.alias.version) + "u1"
+    kept = await client.get(key)
+    try:
+        for wrong in (np.array([300], "<i4").tobytes(), b"abc"):
+            await client.set(key, wrong)
+            with pytest.raises(SnapshotNotLoaded, match="consumed items"):
+                await UserReader(client).older(query)
+    finally:
+        await (client.set(key, kept) if kept is not None else client.delete(key))
 
 
 async def test_diversity_gives_a_genre_and_a_creator_their_share_and_no_more(snapshot: RankingSnapshot) -> None:

@@ -255,7 +255,7 @@ def test_garbage_collection_says_what_it_deleted_and_keeps_two_at_least(headgate
     assert headgate("gc", "--keep", "1").code == 2
     said = headgate("gc", "--keep", "2")
     assert said.result["loaded"] == ["v3", "v4"]
-    assert "ranking/v1: 120 keys deleted from Redis" in said.stderr
+    assert re.search(r"ranking/v1: \d{3} keys deleted from Redis", said.stderr)
     assert headgate("gc").result["deleted"] == {}
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 import redis
 
@@ -76,6 +78,10 @@ def test_what_is_loaded_is_what_was_written_for_every_user(
         assert record.scores.tobytes() == row["scores"]
         assert record.history.tobytes() == row["history"]
         assert record.features.tobytes() == row["features"]
+        older = client.get(keys.consumed_prefix(RANKING, version.version) + str(row["user_id"]))
+        assert older is None or isinstance(older, bytes)
+        known = [*record.history.tolist(), *np.frombuffer(older or b"", "<i4").tolist()]
+        assert sorted(known) == np.frombuffer(cast(bytes, row["consumed"]), "<i4").tolist()
 
 
 def test_strange_user_ids_are_keys_like_any_other(promotion: Promotion, client: redis.Redis, tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def test_spark_gives_each_user_one_packed_row_even_when_all_is_seen(spark: Spark
         assert np.frombuffer(ids, "<i4").tolist() == wanted[user][0]
         assert len(np.frombuffer(scores, "<f2")) == len(wanted[user][0])
     assert table["item_indices"][3].as_py() == b""
+    assert [np.frombuffer(gone, "<i4").tolist() for gone in table["consumed"].to_pylist()] == [sorted(x) for x in seen]
 
 
 def test_without_seen_items_everything_is_retrieved(spark: SparkSession) -> None:

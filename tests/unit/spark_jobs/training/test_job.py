@@ -45,7 +45,7 @@ def test_the_step_says_what_it_was_made_from_and_how_well_it_does(trained: Train
 
 def test_a_world_where_nobody_comes_twice_still_gets_a_servable_ranker(spark: SparkSession, tmp_path: Path) -> None:
     store, n = str(tmp_path), 40
-    once = Events(np.arange(n), np.arange(n) % 12, np.arange(n) * 7000.0, ["click"] * n)
+    once = Events(np.arange(n), np.arange(n) % 12, np.linspace(0, 280_000, n), ["click"] * n)
     write_dataset(store, once, users=n, items=12)
     version = SnapshotStore(store, RANKING.name).allocate(generation=0, actor="test")
     source = read_source(spark, store, RANKING.name, DatasetId("tiny"))

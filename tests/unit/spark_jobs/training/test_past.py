@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -19,8 +21,8 @@ from spark_jobs.embeddings.fit import collect_vectors
 from spark_jobs.embeddings.source import read_source
 from spark_jobs.training.examples import Examples, Sampling, build
 from spark_jobs.training.past import Past, Recipe, past_of
-from tests.fixtures.tiny_dataset import Events, write_dataset
-from tests.unit.spark_jobs.training.conftest import CUT, ITEMS, START, USERS, K, Trained
+from tests.fixtures.tiny_dataset import START, Events, write_dataset
+from tests.unit.spark_jobs.training.conftest import CUT, ITEMS, USERS, K, Trained
 
 RECIPE = Recipe("spectral", 16, K, include_seen=False, seed=1)
 ALL = Sampling(users=10_000, negatives=None, seed=1)
@@ -32,6 +34,11 @@ def _at_cut(spark: SparkSession, store: str) -> tuple[Past, DataFrame]:
     before = source.events.where(F.col("event_time") < F.lit(CUT))
     after = source.events.where(F.col("event_time") >= F.lit(CUT))
     return past_of(spark, source, before, as_of=CUT, spec=RANKING, recipe=RECIPE), after
+
+
+@pytest.fixture(scope="module")
+def then(spark: SparkSession, trained: Trained) -> tuple[Past, DataFrame]:
+    return _at_cut(spark, trained.store)
 
 
 def _other_future(events: Events) -> Events:
@@ -46,12 +53,12 @@ def _other_future(events: Events) -> Events:
 
 
 def test_another_future_leaves_vectors_features_and_lists_as_they_are(
-    spark: SparkSession, trained: Trained, tmp_path: Path
+    spark: SparkSession, trained: Trained, then: tuple[Past, DataFrame], tmp_path: Path
 ) -> None:
     write_dataset(str(tmp_path), _other_future(trained.events), users=USERS, items=ITEMS)
     items = "ranking/datasets/tiny/items.parquet"  # the catalogue is not of the events' making
     shutil.copyfile(Path(trained.store, items), tmp_path / items)
-    (one, after_one), (two, after_two) = _at_cut(spark, trained.store), _at_cut(spark, str(tmp_path))
+    (one, after_one), (two, after_two) = then, _at_cut(spark, str(tmp_path))
     np.testing.assert_array_equal(one.embedding.item_vectors, two.embedding.item_vectors)
     vectors = [collect_vectors(past.embedding.user_vectors, n_users=USERS) for past in (one, two)]
     np.testing.assert_array_equal(vectors[0], vectors[1])
@@ -69,9 +76,9 @@ def test_another_future_leaves_vectors_features_and_lists_as_they_are(
 
 
 def test_what_a_user_goes_on_to_take_is_in_no_history_and_no_seen_item_is_in_a_list(
-    spark: SparkSession, trained: Trained
+    spark: SparkSession, trained: Trained, then: tuple[Past, DataFrame]
 ) -> None:
-    past, after = _at_cut(spark, trained.store)
+    past, after = then
     taken: dict[int, set[int]] = {}
     later: dict[int, set[int]] = {}
     limit = (CUT - START) / timedelta(seconds=1)
@@ -94,15 +101,14 @@ def test_what_a_user_goes_on_to_take_is_in_no_history_and_no_seen_item_is_in_a_l
 
 
 def test_training_computes_bit_for_bit_what_serving_computes_from_the_packed_record(
-    spark: SparkSession, trained: Trained
+    spark: SparkSession, then: tuple[Past, DataFrame]
 ) -> None:
-    past, after = _at_cut(spark, trained.store)
+    past, after = then
     made: Examples = build(spark, past, after, spec=RANKING, sampling=ALL)
     joined = past.embedding.user_vectors.join(past.people, "user_index")
-    source = past.embedding
     lists, _ = retrieve(
         spark,
-        type(source)(source.item_vectors, joined, USERS, "spectral", source.singular_values),
+        dataclasses.replace(past.embedding, user_vectors=joined),
         past.consumed,
         k=K,
         score_map=past.score_map,
@@ -132,8 +138,8 @@ def test_training_computes_bit_for_bit_what_serving_computes_from_the_packed_rec
     assert len(record.features) == len(USER_FEATURES)
 
 
-def test_an_item_that_comes_later_is_in_no_list_of_then(spark: SparkSession, trained: Trained) -> None:
-    past, _ = _at_cut(spark, trained.store)
+def test_an_item_that_comes_later_is_in_no_list_of_then(trained: Trained, then: tuple[Past, DataFrame]) -> None:
+    past, _ = then
     late = {int(item) for item in np.flatnonzero(~past.existed)}
     limit = (CUT - START) / timedelta(seconds=1)
     first = {int(i): float(trained.events.seconds[trained.events.item == i].min()) for i in set(trained.events.item)}
