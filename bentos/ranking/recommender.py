@@ -8,7 +8,8 @@ from bentos.ranking.content import RankingContent, RankingSnapshot
 from bentos.ranking.query import RankingQuery, known_items
 from bentos.ranking.schema import RecommendRequest
 from bentos.ranking.stages import BACKFILL, POPULAR
-from infra.cascade.runner import Cascade, Outcome
+from infra.cascade.batch import Outcome
+from infra.cascade.runner import Cascade
 from infra.catalog.applications.spec import ApplicationSpec
 from infra.contracts.errors import SnapshotNotFound
 from infra.contracts.ids import alias_value, check_id

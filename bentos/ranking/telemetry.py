@@ -7,8 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from bentos.ranking.query import RankingQuery
+from infra.cascade.batch import Outcome
 from infra.cascade.kinds import SideEffect
-from infra.cascade.runner import Outcome
 
 if TYPE_CHECKING:
     import prometheus_client

@@ -1,4 +1,4 @@
-"""batch: a request's candidates as aligned columns, and what was removed from them and why."""
+"""batch: a request's candidates as aligned columns, what was removed from them and why, and what came out in the end."""
 
 from __future__ import annotations
 
@@ -46,3 +46,19 @@ class Removed:
     ids: Int32s
     by: str
     because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a cascade made of one query.
+
+    decided_by: the last scorer that worked, else the source of the first candidate shown, else "nothing".
+    stage_ms: wall-clock of each stage that ran. skipped: stage -> why it did not run or did not count.
+    """
+
+    batch: Batch
+    decided_by: str
+    degraded: bool
+    stage_ms: dict[str, float]
+    skipped: dict[str, str]
+    removed: list[Removed]

@@ -9,16 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.cascade.batch import Batch, Column
+from infra.cascade.batch import Batch, Column, Outcome
 from infra.contracts.candidates import Float32s, Int32s
-
-if TYPE_CHECKING:
-    from infra.cascade.runner import Outcome
 
 Q = TypeVar("Q")
 """The query: what a request asks and what is known about it so far."""

@@ -14,7 +14,7 @@ from typing import Generic, cast
 
 import numpy as np
 
-from infra.cascade.batch import EMPTY, Batch, Column, Removed
+from infra.cascade.batch import EMPTY, Batch, Column, Outcome, Removed
 from infra.cascade.kinds import Filter, Found, Hydrator, Q, Removal, Scorer, Selector, SideEffect, Source, Stage
 from infra.contracts.errors import ContractViolation, DeadlineExceeded
 from infra.resilience.deadline import Clock, Deadline
@@ -45,22 +45,6 @@ class Step(Generic[Q]):
     stage: Stage[Q]
     on_failure: OnFailure = field(kw_only=True)
     budget_ms: float | None = field(kw_only=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a cascade made of one query.
-
-    decided_by: the last scorer that worked, else the source of the first candidate shown, else "nothing".
-    stage_ms: wall-clock of each stage that ran. skipped: stage -> why it did not run or did not count.
-    """
-
-    batch: Batch
-    decided_by: str
-    degraded: bool
-    stage_ms: dict[str, float]
-    skipped: dict[str, str]
-    removed: list[Removed]
 
 
 _ORDER: tuple[tuple[type, ...], ...] = ((Source, Hydrator, Filter, Scorer), (Selector,), (SideEffect,))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from infra.cascade.batch import Batch, Column
+from infra.cascade.batch import Batch, Column, Outcome
 from infra.cascade.kinds import Filter, Found, Hydrator, Removal, Scorer, Selector, SideEffect, Source
-from infra.cascade.runner import FAIL, SKIP, USE_PREVIOUS, Cascade, OnFailure, Outcome, Step
+from infra.cascade.runner import FAIL, SKIP, USE_PREVIOUS, Cascade, OnFailure, Step
 from infra.contracts.candidates import Float32s
 from infra.contracts.errors import ContractViolation, DeadlineExceeded
 from infra.resilience.deadline import Deadline
