@@ -6,8 +6,10 @@ import functools
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.contracts.errors import OperatorError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -69,5 +71,13 @@ class Settings(BaseSettings):
 
 @functools.cache
 def settings() -> Settings:
-    """The process's settings. Tests that change the environment call `settings.cache_clear()`."""
-    return Settings()
+    """The process's settings; raises OperatorError naming the variable whose value cannot be.
+
+    Tests that change the environment call `settings.cache_clear()`.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        parts = [f"HEADGATE_{'.'.join(map(str, bad['loc'])).upper()}={bad['input']}: {bad['msg']}" for bad in found]
+        raise OperatorError("; ".join(parts) + ".", mend="docs/settings.md says what each variable takes.") from error

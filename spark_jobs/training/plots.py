@@ -122,7 +122,7 @@ def features(gains: Mapping[str, float]) -> Plot:
         axes.barh(names, values, 0.66, color=_BAR)
         for row, value in enumerate(values):
             axes.annotate(f"{value:.1%}", (value, row), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.tick_params(axis="y", labelcolor=_INK)
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.12, y=0.02)
