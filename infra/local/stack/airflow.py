@@ -86,6 +86,8 @@ class Airflow:
                 "SCHEDULER_IDLE_SLEEP_TIME": 0.1,
                 "TASK_INSTANCE_HEARTBEAT_TIMEOUT": 30,  # a killed task is retried after 30 s, not 300
             },
+            # On a busy machine a task's first calls take longer than Airflow's 5 s, after which it would kill the task.
+            "WORKERS": {"EXECUTION_API_TIMEOUT": 60},
             "USAGE_DATA_COLLECTION": {"ENABLED": False},
         }
         flat = {
