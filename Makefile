@@ -72,7 +72,7 @@ test: $(STAMP) ## every proof at a small, stated size; JUnit XML in .bench/junit
 	@mkdir -p .bench
 	@$(BIN)/pytest --junit-xml=$(JUNIT) $(ARGS)
 
-prove: $(STAMP) ## the same proofs at full size; JSON in .bench/
+prove: $(STAMP) ## the same proofs at full size; JSON in .bench/prove.json
 	@mkdir -p .bench
 	@HEADGATE_PROOF_SIZE=full $(BIN)/pytest --junit-xml=$(JUNIT) $(ARGS)
 

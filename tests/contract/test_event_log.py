@@ -22,6 +22,7 @@ from infra.contracts.ids import ItemId, UserId
 from infra.eventlog.protocol import EventLog
 from infra.eventlog.redis_streams import RedisStreamLog, StreamLayout
 from infra.snapshots.connection import serving_client
+from tests.fixtures.proof import sized
 from tests.fixtures.redis_server import RedisProcess, new_redis
 
 START = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -172,7 +173,9 @@ _TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4
 
 
 @given(user=_TEXT, item=_TEXT, kind=_TEXT, value=st.none() | st.floats(allow_nan=False, allow_infinity=False))
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=sized(60, full=1200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_any_text_and_any_number_come_back_as_they_were(
     server: RedisProcess, user: str, item: str, kind: str, value: float | None
 ) -> None:

@@ -22,22 +22,25 @@ from infra.local.airflow_client import ENDED, AirflowClient
 from infra.local.tools import find_chromium
 from infra.local.world.generate import generate
 from infra.local.world.size import WorldSize
+from tests.fixtures.proof import sized
 from tests.fixtures.redis_server import free_port
 
 REFRESH, ROLLBACK, FRESHNESS = "snapshot_refresh_ranking", "snapshot_rollback", "snapshot_freshness"
-SIZE = WorldSize(users=400, items=600, events=12_000, seed=7)
-SMALL = {
-    "HEADGATE_EMBEDDING_DIM": "16",
-    "HEADGATE_CANDIDATES_PER_USER": "100",
+SIZE = WorldSize(
+    users=sized(400, full=22_500), items=sized(600, full=20_000), events=sized(12_000, full=1_000_000), seed=7
+)
+SETTINGS = {
+    "HEADGATE_EMBEDDING_DIM": sized("16", full="128"),
+    "HEADGATE_CANDIDATES_PER_USER": sized("100", full="1000"),
     "HEADGATE_RANKER_TREES": "20",
-    "HEADGATE_SPARK_DRIVER_MEMORY": "1g",
-    "HEADGATE_REDIS_MAXMEMORY_MB": "128",
+    "HEADGATE_SPARK_DRIVER_MEMORY": sized("1g", full="3g"),
+    "HEADGATE_REDIS_MAXMEMORY_MB": sized("128", full="1024"),
     "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # 5 s fail a task where tests run beside others
 }
 
 _PAGE_MS = 60_000
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(sized(1200, full=3600))
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     if settings().home.joinpath("tools").is_dir():  # what an earlier run unpacked need not be fetched again
         home.mkdir()
         (home / "tools").symlink_to(settings().home.resolve() / "tools")
-    environment = inherited | SMALL | ports | {"HEADGATE_HOME": str(home)}
+    environment = inherited | SETTINGS | ports | {"HEADGATE_HOME": str(home)}
     airflow = AirflowClient(url=f"http://127.0.0.1:{ports['HEADGATE_AIRFLOW_PORT']}", home=home / "airflow")
     service_url = f"http://127.0.0.1:{ports['HEADGATE_RANKING_PORT']}"
     platform = Platform(home, environment, world, airflow, service_url)

@@ -22,6 +22,7 @@ from bentos.ranking.schema import RecommendReply
 from infra.contracts.ids import ItemId
 from infra.snapshots import keys
 from infra.snapshots.versions import Version
+from tests.fixtures.proof import sized
 from tests.fixtures.redis_server import RedisProcess
 from tests.fixtures.service import Served, Stage, serving
 from tests.fixtures.tiny_snapshot import RANKING, TinyWorld, tiny_world
@@ -112,7 +113,7 @@ async def test_under_continuous_flips_no_answer_mixes_two_snapshots(scene: Scene
             flip(scene, flips[0] % 2)
 
     async def requests(first: int) -> list[RecommendReply]:
-        return [await ask(caller, (first + step) % USERS) for step in range(40)]
+        return [await ask(caller, (first + step) % USERS) for step in range(sized(40, full=400))]
 
     with ThreadPoolExecutor(1) as hand:
         flipping = hand.submit(flip_on)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from infra.contracts.candidates import MAX_HISTORY, Int32s
 from infra.contracts.metrics import population_stability_index
 from infra.snapshots.tables import CANDIDATES_SCHEMA
+from tests.fixtures.proof import sized
 from tests.fixtures.tiny_snapshot import build_tiny_snapshot, tiny_world
 from tests.unit.validation.workbench import Workbench
 from validation import lists as lists_module
@@ -148,7 +149,7 @@ def naive_defects(one: OneList, consumed: set[int], *, include_seen: bool) -> di
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=sized(300, full=6000), deadline=None)
 @given(_worlds)
 def test_the_summary_counts_what_a_plain_loop_counts(world: World) -> None:
     table = summary(world)
@@ -169,7 +170,7 @@ def test_the_summary_counts_what_a_plain_loop_counts(world: World) -> None:
             assert row[name] == sum(each[name] for each in defects), name
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=sized(50, full=1000), deadline=None)
 @given(_worlds)
 def test_matrices_of_bounded_size_give_the_same_summary(world: World) -> None:
     wide = summary(world)
@@ -202,7 +203,7 @@ def padded(rows: list[list[int]]) -> Int32s:
     return out
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=sized(200, full=4000), deadline=None)
 @given(_rows)
 def test_the_overlap_is_that_of_sets(rows: list[list[int]]) -> None:
     others = rows[::-1]

@@ -22,6 +22,7 @@ from spark_jobs.ingest import blocks, delimited, parse, spill, times
 from spark_jobs.ingest.delimited import Layout
 from spark_jobs.ingest.inputs import InputFile
 from spark_jobs.ingest.plan import make_plan
+from tests.fixtures.proof import sized
 from tests.unit.spark_jobs.ingest.conftest import NOW
 
 IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12) | st.sampled_from(
@@ -53,7 +54,7 @@ def _parsed(folder: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=sized(60, full=1200), deadline=None)
 @given(pairs=PAIRS, kind=st.sampled_from(["csv", "jsonl", "parquet"]))
 def test_ids_of_any_unicode_arrive_as_they_are(pairs: list[tuple[str, str]], kind: str) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -78,7 +79,7 @@ LINES = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=sized(80, full=1600), deadline=None)
 @given(lines=LINES, block_bytes=st.integers(1, 40), latin=st.booleans())
 def test_no_line_is_lost_or_counted_twice_wherever_a_block_ends(
     lines: list[str], block_bytes: int, latin: bool
@@ -135,7 +136,7 @@ def test_a_time_is_understood_alone_and_among_others(text: str, wanted: str | No
         assert (int(found[0]) if known[0] else None) == moment
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=sized(60, full=1200), deadline=None)
 @given(moments=st.lists(st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1)), min_size=1, max_size=9))
 def test_whole_columns_of_times_agree_with_one_at_a_time(moments: list[datetime]) -> None:
     wanted = [(moment - datetime(1970, 1, 1)) // timedelta(microseconds=1) for moment in moments]
@@ -149,7 +150,7 @@ def test_whole_columns_of_times_agree_with_one_at_a_time(moments: list[datetime]
         assert [times.one(text) for text in texts] == wanted
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=sized(30, full=600), deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 400), file_rows=st.sampled_from([1, 50, 10**6]))
 def test_spilled_events_come_back_sorted_without_duplicates_each_user_in_one_file(
     seed: int, n: int, file_rows: int
