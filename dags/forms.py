@@ -78,7 +78,11 @@ def refresh_form(*, chosen: Settings, source: str) -> dict[str, Param]:
             empty=f"the setting, now {'include' if chosen.include_seen else 'leave out'}",
         ),
         "ranker_trees": _number(
-            "Trees of the ranker", "More trees rank better and slower.", chosen.ranker_trees, low=1, high=2000
+            "Trees of the ranker",
+            "More trees rank better and slower. 0: no ranker is learnt, lists keep the order of retrieval.",
+            chosen.ranker_trees,
+            low=0,
+            high=2000,
         ),
     }
 

@@ -154,7 +154,7 @@ def wire(spec: ApplicationSpec) -> None:
         task_id="train",
         module="spark_jobs.training",
         args=built,
-        env={"HEADGATE_RANKER_TREES": "{{ params.ranker_trees or '' }}"},
+        env={"HEADGATE_RANKER_TREES": "{{ '' if params.ranker_trees is none else params.ranker_trees }}"},
         retries=1,
         execution_timeout=timedelta(hours=6),
         doc_md="The ranker, from a split in time: it never sees what came after the moment it predicts.",

@@ -41,7 +41,12 @@ class Settings(BaseSettings):
     embedding_dim: int = Field(128, ge=4, le=2048, description="width of the vectors")
     candidates_per_user: int = Field(1000, ge=10, le=10_000, description="items a user's list holds")
     include_seen: bool = Field(False, description="also retrieve items that the user has consumed")
-    ranker_trees: int = Field(100, ge=1, le=2000, description="trees of the XGBoost ranker")
+    ranker_trees: int = Field(
+        100,
+        ge=0,
+        le=2000,
+        description="trees of the XGBoost ranker; 0: none is learnt, lists keep the order of retrieval",
+    )
     random_seed: int = Field(20_240_601, ge=0, description="seed of everything that the batch draws")
 
     ranking_source: str = Field(

@@ -21,8 +21,8 @@ from infra.local.stack.stack import Stack
 from infra.snapshots.alias import AliasStore
 from infra.snapshots.connection import batch_client
 
-DRAFT = {"embedding_dim": 16, "candidates_per_user": 100, "ranker_trees": 20}
-"""The form's fields for a first, small snapshot of the same events: what a rollback can go back to on a new machine."""
+DRAFT = {"embedding_dim": 16, "candidates_per_user": 100, "ranker_trees": 0}
+"""The form's fields for a first snapshot of the same events: what a rollback can go back to on a new machine."""
 
 _UNKNOWN_USER = "someone new"
 _WARM_REQUESTS = 5
@@ -50,7 +50,7 @@ class Demo:
             before = self._live()
             if before is None:
                 _head(
-                    "A first, small snapshot (16 dimensions, 100 candidates), so that there is something to roll back to"
+                    "A first, small snapshot (16 dimensions, 100 candidates, no ranker), so that there is something to roll back to"
                 )
                 with self._phase("draft"):
                     before = version_name(self._build(airflow, source, DRAFT).version)

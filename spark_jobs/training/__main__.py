@@ -14,7 +14,7 @@ from infra.snapshots.versions import SnapshotStore
 from spark_jobs.candidates import job as candidates_job
 from spark_jobs.embeddings.source import read_source
 from spark_jobs.session import running
-from spark_jobs.training.job import TrainOptions, train
+from spark_jobs.training.job import TrainOptions, leave_in_order, train
 
 app = typer.Typer(add_completion=False)
 
@@ -31,9 +31,13 @@ def main(
     target = SnapshotStore(chosen.store, spec.name).get(version)
     dataset = DatasetId(target.latest(candidates_job.STEP).parents["dataset"])
     options = TrainOptions(chosen.ranker_trees, chosen.random_seed)
-    with running(f"training {target.label}") as spark, console.progress("training", total=4) as advance:
-        source = read_source(spark, chosen.store, spec.name, dataset)
-        done = train(spark, target, source, spec=spec, options=options, advance=advance)
+    if options.trees == 0:
+        console.say("no ranker is wanted (HEADGATE_RANKER_TREES=0): lists keep the order of retrieval")
+        done = leave_in_order(target, seed=options.seed)
+    else:
+        with running(f"training {target.label}") as spark, console.progress("training", total=4) as advance:
+            source = read_source(spark, chosen.store, spec.name, dataset)
+            done = train(spark, target, source, spec=spec, options=options, advance=advance)
     console.result({"step": done.step, "version": target.version, "path": done.path, **done.figures})
 
 

@@ -23,7 +23,7 @@ from spark_jobs.embeddings.source import Source
 from spark_jobs.training import evaluation, report, split
 from spark_jobs.training.examples import Examples, Sampling, build
 from spark_jobs.training.past import Recipe, past_of
-from spark_jobs.training.ranker import BASE_SCORE, Ranker, gains, learn
+from spark_jobs.training.ranker import BASE_SCORE, Ranker, gains, keep_order, learn
 
 STEP = "training"
 MODEL = "ranker.ubj"
@@ -40,10 +40,12 @@ JUDGING_ROWS = 2_000_000
 SPLIT_USERS = 50_000
 """Users looked at to choose the split."""
 
+NOT_WANTED = "no ranker was wanted"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """trees: of the ranker; seed: of everything drawn; split_kind: `auto` lets the data decide, see split.choose."""
+    """trees: of the ranker, at least one; seed: of everything drawn; split_kind: `auto` lets the data decide, see split.choose."""
 
     trees: int
     seed: int
@@ -65,15 +67,12 @@ def train(
     candidates with the labels after it teach, and one as of the second, whose candidates with the labels after it judge.
     """
     started = time.monotonic()
-    made = version.latest(candidates_job.STEP)
-    embedded = version.output(made.parents["embeddings"])
-    if made.parents["dataset"] != source.dataset:
+    recipe, parents = _made_of(version, seed=options.seed)
+    if parents["dataset"] != source.dataset:
         raise StepMissing(
-            f"{version.label}: its candidates are of dataset {made.parents['dataset']}, not {source.dataset}.",
+            f"{version.label}: its candidates are of dataset {parents['dataset']}, not {source.dataset}.",
             mend="Run the candidates step again.",
         )
-    recipe = recipe_of(embedded, made, seed=options.seed)
-    parents = {"candidates": made.path, "embeddings": embedded.path, "dataset": source.dataset}
     with version.attempt(STEP, parents=parents) as attempt:
         out = version.storage.below(attempt.path)
         wants = gain(spec) > 0
@@ -115,10 +114,33 @@ def train(
         )
         out.write(MODEL, ranker.content)
         out.write(REPORT, report.render(told).encode())
-        attempt.figures.update(_figures(ranker, judged, cut))
+        attempt.figures.update(_figures(ranker, cut.describe()))
+        attempt.figures |= {"users_judging": judged.users, "metrics": judged.metrics}
         attempt.figures["seconds"] = round(time.monotonic() - started, 2)
         advance(1)
     return version.output(attempt.path)
+
+
+def leave_in_order(version: Version, *, seed: int) -> StepOutput:
+    """The step where no ranker is wanted: one that keeps the order of retrieval, learnt from nothing and judged by nobody."""
+    started = time.monotonic()
+    recipe, parents = _made_of(version, seed=seed)
+    with version.attempt(STEP, parents=parents) as attempt:
+        out = version.storage.below(attempt.path)
+        ranker = keep_order(trees=1, longest=recipe.k)
+        out.write(MODEL, ranker.content)
+        out.write(REPORT, report.render_unranked(version.label, parents["dataset"], ranker, recipe).encode())
+        attempt.figures.update(_figures(ranker, NOT_WANTED))
+        attempt.figures |= {"users_judging": 0, "metrics": {}, "seconds": round(time.monotonic() - started, 2)}
+    return version.output(attempt.path)
+
+
+def _made_of(version: Version, *, seed: int) -> tuple[Recipe, dict[str, str]]:
+    """How the version's latest candidates were made, and the step's parents."""
+    made = version.latest(candidates_job.STEP)
+    embedded = version.output(made.parents["embeddings"])
+    parents = {"candidates": made.path, "embeddings": embedded.path, "dataset": made.parents["dataset"]}
+    return recipe_of(embedded, made, seed=seed), parents
 
 
 def recipe_of(embedded: StepOutput, made: StepOutput, *, seed: int) -> Recipe:
@@ -153,8 +175,8 @@ def _split(source: Source, spec: ApplicationSpec, options: TrainOptions) -> tupl
     return end - timedelta(days=float(ages_days.max())), cut
 
 
-def _figures(ranker: Ranker, judged: evaluation.Evaluation, cut: split.Split) -> dict[str, object]:
-    learnt = f"{ranker.users:,} users, {ranker.rows:,} candidates; {cut.describe()}"
+def _figures(ranker: Ranker, taught_by: str) -> dict[str, object]:
+    learnt = f"{ranker.users:,} users, {ranker.rows:,} candidates; {taught_by}"
     return {
         "signature": ranker.signature,
         "objective": ranker.objective,
@@ -162,9 +184,7 @@ def _figures(ranker: Ranker, judged: evaluation.Evaluation, cut: split.Split) ->
         "definition_hash": definition_hash(),
         "feature_order": list(RANKER_FEATURES),
         "trees": ranker.trees,
-        "trained_on": learnt if ranker.learnt else f"nothing, keeps the order of retrieval; {cut.describe()}",
-        "split": cut.describe(),
+        "trained_on": learnt if ranker.learnt else f"nothing, keeps the order of retrieval; {taught_by}",
+        "split": taught_by,
         "users_teaching": ranker.users,
-        "users_judging": judged.users,
-        "metrics": judged.metrics,
     }

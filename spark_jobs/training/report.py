@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jinja2
 
+from infra.catalog.features.ranking import RANKER_FEATURES
 from spark_jobs.training import plots
 from spark_jobs.training.evaluation import NDCG, RECALL, Evaluation
 from spark_jobs.training.examples import SHOWN
@@ -51,13 +52,13 @@ class _Card:
 
 def render(told: Told) -> str:
     """The page: one file, no script, nothing fetched."""
-    folder = jinja2.FileSystemLoader(Path(__file__).parent)
-    page = jinja2.Environment(loader=folder, autoescape=True, undefined=jinja2.StrictUndefined).get_template(_PAGE)
+    page = _template()
     better, verdict = verdict_of(told)
     metrics = (NDCG, RECALL)
     rows = [(order, [_figure(told.judged.metrics[order].get(metric)) for metric in metrics]) for order in plots.ORDERS]
     return page.render(
-        told=told,
+        snapshot=told.snapshot,
+        dataset=told.dataset,
         better=better,
         verdict=verdict,
         facts=_facts(told),
@@ -66,8 +67,30 @@ def render(told: Told) -> str:
         cards=_cards(told),
         metrics=metrics,
         rows=rows,
-        made=_made(told),
+        made=_made(told.ranker, told.recipe),
     )
+
+
+def render_unranked(snapshot: str, dataset: str, ranker: Ranker, recipe: Recipe) -> str:
+    """The page of a snapshot that was to have no ranker: there is nothing to judge, and it says so."""
+    return _template().render(
+        snapshot=snapshot,
+        dataset=dataset,
+        better=True,
+        verdict="No ranker was wanted (HEADGATE_RANKER_TREES=0): every list keeps the order of retrieval.",
+        facts=[],
+        split="nothing was learnt, and nothing was judged",
+        timeline=None,
+        cards=[],
+        metrics=(),
+        rows=[],
+        made=_made(ranker, recipe),
+    )
+
+
+def _template() -> jinja2.Template:
+    folder = jinja2.FileSystemLoader(Path(__file__).parent)
+    return jinja2.Environment(loader=folder, autoescape=True, undefined=jinja2.StrictUndefined).get_template(_PAGE)
 
 
 def verdict_of(told: Told) -> tuple[bool, str]:
@@ -159,8 +182,7 @@ def _timeline(told: Told) -> Plot | None:
     return plots.timeline(spans, ends=[cut.astimezone(UTC).strftime("%Y-%m-%d") for cut in cuts])
 
 
-def _made(told: Told) -> list[tuple[str, str]]:
-    recipe, ranker = told.recipe, told.ranker
+def _made(ranker: Ranker, recipe: Recipe) -> list[tuple[str, str]]:
     seen = "also" if recipe.include_seen else "without"
     params = ", ".join(f"{name} {value}" for name, value in SHAPE.items()) if ranker.learnt else "keeps the order"
     return [
@@ -172,7 +194,7 @@ def _made(told: Told) -> list[tuple[str, str]]:
         ),
         (
             "Features",
-            f"{len(told.gains)}, computed by the function that the service calls, from values rounded as they are stored",
+            f"{len(RANKER_FEATURES)}, computed by the function that the service calls, from values rounded as they are stored",
         ),
         ("Signature", ranker.signature),
         ("Seed", str(recipe.seed)),

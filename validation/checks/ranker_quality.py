@@ -25,6 +25,8 @@ class RankerQuality(Check):
 
     def skip(self, case: Case) -> tuple[Status, str] | None:
         metrics = case.manifest.ranker.metrics
+        if not metrics:
+            return Status.SKIPPED, "no ranker was wanted: every list keeps the order of retrieval"
         missing = [name for name in ("ranker", "retrieval") if METRIC not in metrics.get(name, {})]
         if missing:
             return Status.WARNED, f"the manifest has no {METRIC} of {' or '.join(missing)}"

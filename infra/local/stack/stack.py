@@ -7,17 +7,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 from infra.config import console
-from infra.config.settings import Settings
+from infra.config.settings import CHECKOUT, Settings
 from infra.contracts.errors import DependencyUnavailable, OperatorError
 from infra.local.class_archive import ClassArchive
 from infra.local.stack import preflight
 from infra.local.stack.airflow import Airflow
 from infra.local.stack.component import Component
 from infra.local.stack.embedded_redis import EmbeddedRedis
+from infra.local.stack.environment import stack_environment
 from infra.local.stack.ports import require_free
 from infra.local.stack.preflight import Ground
 from infra.local.stack.processes import Launch, ProcessHouse
@@ -25,6 +27,8 @@ from infra.local.stack.service import RankingServer
 from infra.local.tools import tools_folder
 
 _POLL_S = 0.2
+_CLASSES = "spark-classes"
+"""What lays out Spark's classes beside the parts: it ends by itself, `down` ends it sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,8 @@ class Stack:
                 console.say(f"{part.title}: its settings have changed, starting it anew")
                 self._stop(part.name)
                 require_free(part.port, what=part.title, setting=part.port_setting)
-            with ClassArchive(tools_folder(self._chosen), java_home=ground.java_home) as archive:
-                seconds = self._start(launches)
-                archive.wait()
+            seconds = self._start(launches)
+            self._lay_out_classes(ground.java_home)
             return seconds
 
     def _start(self, launches: dict[str, Launch]) -> dict[str, float]:
@@ -92,6 +95,14 @@ class Stack:
             for part in reversed(started):
                 self._stop(part.name)
             raise
+
+    def _lay_out_classes(self, java_home: Path) -> None:
+        """Begin to make Spark's class archive where there is none; jobs find it once it is there."""
+        archive = ClassArchive(tools_folder(self._chosen), java_home=java_home)
+        if archive.path.exists() or self.house.running(_CLASSES) is not None:
+            return
+        environment = {**stack_environment(self._chosen, java_home=java_home), "JAVA_HOME": str(java_home)}
+        self.house.start(_CLASSES, Launch(archive.command(), environment, CHECKOUT, fingerprint=archive.path.name))
 
     def _wait(self, parts: Sequence[Component], *, began: float) -> dict[str, float]:
         """Until every part answers. Raises DependencyUnavailable, with the end of its log, where one dies or takes too long."""

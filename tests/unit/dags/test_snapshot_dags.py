@@ -136,7 +136,7 @@ def test_the_forms_limits_are_the_settings_own() -> None:
         {"candidates_per_user": 10_001},
         {"candidates_per_user": 0},
         {"include_seen": "maybe"},
-        {"ranker_trees": 0},
+        {"ranker_trees": -1},
     ],
     ids=str,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from infra.contracts.errors import ValidationRefused
@@ -49,6 +51,13 @@ def test_without_a_live_snapshot_only_the_comparison_is_skipped(bench: Workbench
     assert _ended(judgement.findings, Status.SKIPPED) == {"score_distribution", "overlap"}
     assert _ended(judgement.findings, Status.FAILED, Status.WARNED) == set()
     assert all("no live snapshot" in finding.seen for finding in judgement.of(Status.SKIPPED))
+
+
+def test_a_snapshot_that_was_to_have_no_ranker_passes_without_its_quality(bench: Workbench) -> None:
+    bench.reseal(ranker=replace(bench.manifest.ranker, metrics={}))
+    judgement = bench.judge(live="v1").ruling.judgement
+    assert _ended(judgement.findings, Status.SKIPPED) == {"ranker_quality"}
+    assert _ended(judgement.findings, Status.FAILED, Status.WARNED) == set()
 
 
 def test_a_live_snapshot_that_cannot_be_read_is_a_warning(bench: Workbench) -> None:

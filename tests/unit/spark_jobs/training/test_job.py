@@ -17,7 +17,7 @@ from infra.snapshots.versions import SnapshotStore
 from spark_jobs.candidates.job import CandidateOptions, build_candidates
 from spark_jobs.embeddings.job import EmbedOptions, embed
 from spark_jobs.embeddings.source import read_source
-from spark_jobs.training.job import MODEL, REPORT, TrainOptions, train
+from spark_jobs.training.job import MODEL, REPORT, TrainOptions, leave_in_order, train
 from tests.fixtures.tiny_dataset import Events, write_dataset
 from tests.unit.spark_jobs.training.conftest import Trained
 
@@ -55,6 +55,21 @@ def test_a_world_where_nobody_comes_twice_still_gets_a_servable_ranker(spark: Sp
     assert done.figures["users_teaching"] == done.figures["users_judging"] == 0
     assert str(done.figures["trained_on"]).startswith("nothing")
     assert done.figures["metrics"] == {"ranker": {}, "retrieval": {}, "popularity": {}, "held_out": {"users": 0.0}}
+
+
+def test_where_no_ranker_is_wanted_lists_keep_their_order_and_nothing_is_judged(trained: Trained) -> None:
+    done = leave_in_order(trained.version, seed=1)
+    assert done.parents == trained.trained.parents
+    assert done.figures["metrics"] == {} and "no ranker was wanted" in str(done.figures["trained_on"])
+    storage = trained.version.storage.below(done.path)
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(storage.read(MODEL)))
+    longest = int(str(trained.made.figures["candidates_per_user"]))
+    rows = np.zeros((longest, len(RANKER_FEATURES)), np.float32)
+    rows[:, RANKER_FEATURES.index("retrieval_rank_log")] = np.log1p(np.arange(longest))
+    assert np.all(np.diff(booster.inplace_predict(rows)) < 0)
+    page = storage.read(REPORT)
+    assert b"No ranker was wanted" in page and b"</html>" in page
 
 
 def test_training_before_candidates_names_the_command_to_run(spark: SparkSession, trained: Trained) -> None:

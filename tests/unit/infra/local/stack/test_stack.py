@@ -190,3 +190,17 @@ def _raise(error: Exception) -> Callable[[], object]:
         raise error
 
     return refuse
+
+
+def test_up_lets_the_class_archive_be_made_beside_and_down_ends_it(
+    stack: Stack, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = ClassArchive(tools.tools_folder(chosen), java_home=Path("/java"))
+    archive.path.unlink()
+    monkeypatch.setattr(ClassArchive, "command", lambda self: [sys.executable, "-c", "import time; time.sleep(60)"])
+    stack.up()
+    made = stack.house.running("spark-classes")
+    assert made is not None and [row.name for row in stack.status()] == ["first", "second"]
+    stack.up()
+    assert stack.house.running("spark-classes") == made
+    assert stack.down() == {"first": 1, "second": 1, "spark-classes": 1}
