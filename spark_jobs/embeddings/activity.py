@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from infra.catalog.applications.spec import ApplicationSpec
@@ -18,21 +19,38 @@ SMOOTHING_EVENTS = 10.0
 _DAY_S = 86_400.0
 
 
-def activity(
-    spark: SparkSession,
-    events: DataFrame,
-    items: DataFrame,
-    users: DataFrame,
-    *,
-    as_of: datetime,
-    spec: ApplicationSpec,
-) -> tuple[DataFrame, DataFrame]:
-    """Features of all items and all users from the events up to `as_of` alone: training calls it with an earlier moment.
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Features of items and users from the events up to a moment alone. Both sides are lazy; NaN where unknown, never null.
 
-    Item side: item_index and ITEM_FEATURES, float32. User side: user_index, user_id, USER_FEATURES (float32), history
-    (array<int>, the last MAX_HISTORY distinct items consumed, newest first), n_events (int). Both have every row of `items`
-    and `users`, also those without an event so far. NaN where unknown, never null.
+    items: item_index and ITEM_FEATURES, float32, a row for every item of the catalogue, also those without an event so far.
     """
+
+    items: DataFrame
+    _marked: DataFrame
+    _users: DataFrame
+    _as_of: datetime
+    _mean_dear: float
+
+    def active(self) -> DataFrame:
+        """user_index of users with an event by then; repeated."""
+        return self._marked.select("user_index")
+
+    def users(self, only: DataFrame | None = None) -> DataFrame:
+        """user_index, user_id, USER_FEATURES (float32), history (array<int>, the last MAX_HISTORY distinct items consumed, newest
+        first), n_events (int): a row for every user, or for those of `only` (user_index), whose events alone are then read.
+        """
+        marked, users = self._marked, self._users
+        if only is not None:
+            few = F.broadcast(only.select("user_index"))
+            marked, users = (frame.join(few, "user_index", "left_semi") for frame in (marked, users))
+        return _user_side(marked, users, as_of=self._as_of, mean_dear=self._mean_dear)
+
+
+def activity(
+    events: DataFrame, items: DataFrame, users: DataFrame, *, as_of: datetime, spec: ApplicationSpec
+) -> Activity:
+    """What everybody had been up to by `as_of`; training asks for an earlier moment."""
     window_start = as_of - spec.trend_window
     dearest = max(spec.event_gain.values(), default=spec.default_gain)
     marked = up_to(events, as_of=as_of).select(
@@ -47,8 +65,8 @@ def activity(
     totals = marked.agg(F.avg("dear").alias("dear"), F.avg("recent").alias("recent")).first()
     mean_dear = float(totals["dear"] or 0.0) if totals else 0.0
     mean_recent = float(totals["recent"] or 0.0) if totals else 0.0
-    item_side = _items(marked, items, users, as_of=as_of, mean_dear=mean_dear, mean_recent=mean_recent)
-    return item_side, _users(marked, users, as_of=as_of, mean_dear=mean_dear)
+    item_side = _item_side(marked, items, users, as_of=as_of, mean_dear=mean_dear, mean_recent=mean_recent)
+    return Activity(item_side, marked, users, as_of, mean_dear)
 
 
 def _smoothed(part: str, whole: str, mean: float) -> Column:
@@ -65,7 +83,7 @@ def _days_before(as_of: datetime, column: str) -> Column:
     return F.when(seconds < 0, 0.0).otherwise(seconds / _DAY_S)  # not greatest(): that skips null
 
 
-def _items(
+def _item_side(
     marked: DataFrame, items: DataFrame, users: DataFrame, *, as_of: datetime, mean_dear: float, mean_recent: float
 ) -> DataFrame:
     ages = users.select("user_index", F.nanvl(F.col("age_years").cast("double"), F.lit(None)).alias("age"))
@@ -97,7 +115,7 @@ def _items(
     return joined.select("item_index", *(_float(columns[name]).alias(name) for name in ITEM_FEATURES))
 
 
-def _users(marked: DataFrame, users: DataFrame, *, as_of: datetime, mean_dear: float) -> DataFrame:
+def _user_side(marked: DataFrame, users: DataFrame, *, as_of: datetime, mean_dear: float) -> DataFrame:
     pairs = marked.groupBy("user_index", "item_index").agg(
         F.count("*").alias("n"),
         F.sum("recent").alias("n_recent"),

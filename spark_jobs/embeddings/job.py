@@ -79,14 +79,12 @@ def embed(
         if users.rows != source.n_users:
             raise ContractViolation(f"{users.rows} users were embedded; the dataset has {source.n_users}.")
         advance(1)
-        item_side, user_side = activity(
-            spark, source.events, source.items, source.users, as_of=source.last_event, spec=spec
-        )
-        table = item_side.toArrow().sort_by("item_index").select(ITEM_ACTIVITY_SCHEMA.names)
+        active = activity(source.events, source.items, source.users, as_of=source.last_event, spec=spec)
+        table = active.items.toArrow().sort_by("item_index").select(ITEM_ACTIVITY_SCHEMA.names)
         with out.open(ITEM_ACTIVITY, "wb") as file:
             pq.write_table(table.cast(ITEM_ACTIVITY_SCHEMA), file)
         advance(1)
-        frames.write(user_side, out, USER_ACTIVITY, schema=USER_ACTIVITY_SCHEMA)
+        frames.write(active.users(), out, USER_ACTIVITY, schema=USER_ACTIVITY_SCHEMA)
         advance(1)
         attempt.figures.update(_figures(embedding, source))
         attempt.figures["seconds"] = round(time.monotonic() - started, 2)

@@ -100,12 +100,13 @@ def build(spark: SparkSession, past: Past, window: DataFrame, *, spec: Applicati
     Computed by Spark, a worker a share of the users; what comes to the driver is bounded by the sampling, however large the
     data. Nobody's list or features depend on the window: it only chooses users and gives grades.
     """
-    known = wanted(window, spec=spec).join(past.people, "user_index")
+    known = wanted(window, spec=spec).join(past.activity.active(), "user_index", "left_semi")
     chosen = known.orderBy(F.xxhash64("user_index", F.lit(sampling.seed)), "user_index").limit(sampling.users).persist()
     try:
+        people = chosen.join(past.people(chosen), "user_index")
         taken = past.consumed.join(chosen.select("user_index"), "user_index", "left_semi")
         seen = seen_items(taken).withColumnRenamed("seen", "taken")
-        users = chosen.join(seen, "user_index", "left")
+        users = people.join(seen, "user_index", "left")
         users = users.withColumn("taken", F.coalesce("taken", F.array().cast("array<int>"))).persist()
         narrowed = of_users(past, users, count=users.count())
         hidden = None

@@ -18,7 +18,7 @@ from infra.snapshots.tables import item_table
 from spark_jobs.candidates.job import POPULAR_LENGTH, user_side
 from spark_jobs.candidates.popular import popular
 from spark_jobs.candidates.retrieval import fit_score_map
-from spark_jobs.embeddings.activity import activity
+from spark_jobs.embeddings.activity import Activity, activity
 from spark_jobs.embeddings.fit import Algorithm, Embedding, fit
 from spark_jobs.embeddings.interactions import consumed, interactions
 from spark_jobs.embeddings.source import Source
@@ -39,19 +39,24 @@ class Recipe:
 class Past:
     """One moment's knowledge, in the forms that a snapshot stores.
 
-    embedding, score_map: vectors and the map of their products. people: users with an event by then: user_index, user_id,
-    features (float16 bytes), history (int32 bytes). consumed: user_index, item_index, repeats left in. items: the ranker's
-    item side. existed: bool [items], in the catalogue by then. popular: int32, the popular list, best first.
+    embedding, score_map: vectors and the map of their products. activity: of items and users. consumed: user_index, item_index,
+    repeats left in. items: the ranker's item side. existed: bool [items], in the catalogue by then. popular: int32, the popular
+    list, best first.
     """
 
     embedding: Embedding
     score_map: ScoreMap
-    people: DataFrame
+    activity: Activity
     consumed: DataFrame
     items: ItemColumns
     existed: NDArray[np.bool_]
     popular: Int32s
     recipe: Recipe
+
+    def people(self, only: DataFrame | None = None) -> DataFrame:
+        """Users with an event by then, or those of `only` (user_index): user_index, user_id, features (float16 bytes), history
+        (int32 bytes)."""
+        return user_side(self.activity.users(only))
 
 
 def past_of(
@@ -71,15 +76,15 @@ def past_of(
         seed=recipe.seed,
     )
     score_map = fit_score_map(embedding.user_vectors, embedding.item_vectors, k=recipe.k)
-    item_side, activities = activity(spark, events, source.items, source.users, as_of=as_of, spec=spec)
-    catalogue = _catalogue(source, item_side)
+    active = activity(events, source.items, source.users, as_of=as_of, spec=spec)
+    catalogue = _catalogue(source, active.items)
     length = max(POPULAR_LENGTH, recipe.k)
     ranked = popular(events, n_items=source.n_items, length=length, as_of=as_of, spec=spec)
     first_seen = catalogue["first_seen"].cast(pa.int64()).to_numpy()
     return Past(
         embedding=embedding,
         score_map=score_map,
-        people=user_side(activities),
+        activity=active,
         consumed=consumed(events, spec).select("user_index", "item_index"),
         items=item_table(catalogue).columns,
         existed=first_seen <= round(as_of.timestamp() * 1e6),

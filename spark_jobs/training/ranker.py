@@ -61,9 +61,10 @@ class Ranker:
         )
 
     def booster(self) -> xgboost.Booster:
-        """The model, ready to score."""
+        """The model, ready to score on all cores."""
         booster = xgboost.Booster()
         booster.load_model(bytearray(self.content))
+        booster.set_param({"nthread": 0})
         return booster
 
 

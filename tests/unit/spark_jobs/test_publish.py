@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from infra.catalog.features import ranking as features
-from infra.contracts.errors import SnapshotCorrupt, StepMissing
+from infra.contracts.errors import SnapshotCorrupt, SnapshotNotFound, StepMissing
 from infra.contracts.snapshots import State
 from infra.snapshots import tables
+from infra.snapshots.chunks import read_chunks
 from infra.snapshots.versions import Version
 from spark_jobs.publish import manifest_of, publish, steps_of
 from tests.fixtures.tiny_snapshot import build_tiny_snapshot
@@ -66,6 +70,7 @@ def test_a_sealed_manifest_names_every_part_with_digests_counts_and_parents(vers
         tables.ITEM_VECTORS,
         tables.RANKER,
         tables.RANKER_REPORT,
+        tables.CHUNKS,
     }
     assert sealed.counts == {"users": 120, "users_embedded": 120, "items": 300, "events": 1234}
     assert sealed.generation_at_start == 4 and sealed.dataset == "d-tiny" and sealed.dim == 8
@@ -142,3 +147,34 @@ def test_a_ranker_of_other_features_is_refused(version: Version) -> None:
     _tell(version, path, figures={**version.latest("training").figures, "definition_hash": "0" * 16})
     with pytest.raises(StepMissing, match="feature definition 0000"):
         manifest_of(version, steps_of(version))
+
+
+KILLED_PUBLISH = """
+import os, signal, sys
+from infra.snapshots.versions import SnapshotStore, Version
+from spark_jobs.publish import publish
+Version.seal = lambda *arguments, **names: os.kill(os.getpid(), signal.SIGKILL)
+publish(SnapshotStore(sys.argv[1], "ranking").get("v1"), actor="killed")
+"""
+
+
+def test_a_publisher_killed_before_the_manifest_leaves_no_snapshot_and_the_next_one_seals_it(
+    version: Version, tmp_path: Path
+) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED_PUBLISH, str(tmp_path)], check=False, capture_output=True)
+    assert killed.returncode == -9, killed.stderr.decode()
+    assert version.storage.names("chunks"), "all was written but the manifest"
+    assert not version.sealed and version.state() is State.BUILDING
+    with pytest.raises(SnapshotNotFound, match="no sealed manifest"):
+        version.manifest()
+    sealed = publish(version, actor="retry")
+    assert version.state() is State.STAGED and len(version.storage.names("chunks")) == 1
+    assert len(read_chunks(version, sealed)) == 2
+
+
+def test_publishers_at_the_same_moment_seal_one_manifest(version: Version) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        sealed = list(pool.map(lambda actor: publish(version, actor=str(actor)), range(4)))
+    assert {manifest.digest for manifest in sealed} == {version.manifest().digest}
+    assert [record.state for record in version.history()] == [State.STAGED]
+    read_chunks(version, version.manifest())

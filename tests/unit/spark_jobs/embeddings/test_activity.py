@@ -52,9 +52,15 @@ def _frames(spark: SparkSession, events: list[Row]) -> tuple[DataFrame, DataFram
 def _compute(
     spark: SparkSession, events: list[Row], *, as_of: datetime
 ) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    item_side, user_side = activity(spark, *_frames(spark, events), as_of=as_of, spec=RANKING)
-    items = item_side.toArrow().sort_by("item_index")
-    users = user_side.toArrow().sort_by("user_index")
+    found = activity(*_frames(spark, events), as_of=as_of, spec=RANKING)
+    items = found.items.toArrow().sort_by("item_index")
+    users = found.users().toArrow().sort_by("user_index")
+    for few in ([], [2, 0]):
+        only = spark.createDataFrame([(user,) for user in few], "user_index int")
+        mine = found.users(only).toArrow().sort_by("user_index").to_pylist()
+        assert str(mine) == str(
+            [row for row in users.to_pylist() if row["user_index"] in few]
+        )  # NaN equals NaN as text
     assert items.column_names == ["item_index", *ITEM_FEATURES]
     assert users.column_names == ["user_index", "user_id", *USER_FEATURES, "history", "n_events"]
     return items.to_pylist(), users.to_pylist()

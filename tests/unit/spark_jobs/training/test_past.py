@@ -65,7 +65,7 @@ def test_another_future_leaves_vectors_features_and_lists_as_they_are(
     assert one.score_map == two.score_map
     np.testing.assert_array_equal(one.items.features, two.items.features)
     np.testing.assert_array_equal(one.popular, two.popular)
-    people = [past.people.orderBy("user_index").collect() for past in (one, two)]
+    people = [past.people().orderBy("user_index").collect() for past in (one, two)]
     assert people[0] == people[1]
     mine, other = (build(spark, p, a, spec=RANKING, sampling=ALL) for p, a in ((one, after_one), (two, after_two)))
     both = np.intersect1d(mine.users, other.users)
@@ -84,7 +84,7 @@ def test_what_a_user_goes_on_to_take_is_in_no_history_and_no_seen_item_is_in_a_l
     limit = (CUT - START) / timedelta(seconds=1)
     for user, item, second in zip(trained.events.user, trained.events.item, trained.events.seconds, strict=True):
         (taken if second < limit else later).setdefault(int(user), set()).add(int(item))
-    for row in past.people.collect():
+    for row in past.people().collect():
         assert set(np.frombuffer(row.history, "<i4").tolist()) <= taken[row.user_index]
     made = build(spark, past, after, spec=RANKING, sampling=ALL)
     wanted = {user: items - taken.get(user, set()) for user, items in later.items() if user in taken}
@@ -105,7 +105,7 @@ def test_training_computes_bit_for_bit_what_serving_computes_from_the_packed_rec
 ) -> None:
     past, after = then
     made: Examples = build(spark, past, after, spec=RANKING, sampling=ALL)
-    joined = past.embedding.user_vectors.join(past.people, "user_index")
+    joined = past.embedding.user_vectors.join(past.people(), "user_index")
     lists, _ = retrieve(
         spark,
         dataclasses.replace(past.embedding, user_vectors=joined),
