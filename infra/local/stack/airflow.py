@@ -80,10 +80,10 @@ class Airflow:
             },
             "DATABASE": {"SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}"},
             "API": {"HOST": HOST, "PORT": self.port, "BASE_URL": self.url, "WORKERS": 1, "INSTANCE_NAME": "headgate"},
-            # A flip should follow a click within seconds: look often, the machine is ours.
-            "DAG_PROCESSOR": {"REFRESH_INTERVAL": 10, "MIN_FILE_PROCESS_INTERVAL": 10},
+            # A change of a DAG is seen within half a minute; looking more often takes cores from the builds.
+            "DAG_PROCESSOR": {"REFRESH_INTERVAL": 30, "MIN_FILE_PROCESS_INTERVAL": 30},
             "SCHEDULER": {
-                "SCHEDULER_IDLE_SLEEP_TIME": 0.1,
+                "SCHEDULER_IDLE_SLEEP_TIME": 0.25,  # a flip follows a click within seconds all the same
                 "TASK_INSTANCE_HEARTBEAT_TIMEOUT": 30,  # a killed task is retried after 30 s, not 300
             },
             # On a busy machine a task's first calls take longer than Airflow's 5 s, after which it would kill the task.
