@@ -63,7 +63,7 @@ rollback: $(STAMP) ## put the previous, or a named, snapshot live within seconds
 history: $(STAMP) ## who moved which snapshot to which state, when and why
 	@$(RUN) -m infra.snapshots history
 
-gc: $(STAMP) ## delete old serving copies from Redis
+gc: $(STAMP) ## delete old serving copies from Redis, and what the store need not keep
 	@$(RUN) -m infra.snapshots gc
 
 ##@ Proofs
@@ -85,7 +85,7 @@ check: $(STAMP) ## style, strict types, import direction, generated documents
 
 ##@ Measurements
 
-bench: bench-batch bench-serve bench-demo ## measure everything, then write docs/benchmarks.md
+bench: bench-batch bench-serve bench-snapshots bench-demo ## measure everything, then write docs/benchmarks.md
 	@$(RUN) -m tests.bench.render
 
 bench-batch: $(STAMP) ## Spark and FAISS against FAISS alone; Redis memory; .bench/batch.json
@@ -93,6 +93,9 @@ bench-batch: $(STAMP) ## Spark and FAISS against FAISS alone; Redis memory; .ben
 
 bench-serve: $(STAMP) ## the service under open-loop load; .bench/serve.json
 	@$(RUN) -m tests.bench.bench_serve
+
+bench-snapshots: $(STAMP) ## flips, rollbacks, loads and torn reads under load; .bench/snapshots.json [ARGS="--no-airflow"]
+	@$(RUN) -m tests.bench.bench_snapshots $(ARGS)
 
 bench-demo: $(STAMP) ## make demo in a fresh clone on warm caches; .bench/demo.json
 	@$(RUN) -m tests.bench.bench_demo
@@ -114,4 +117,4 @@ $(STAMP): requirements.lock pyproject.toml infra/local/bootstrap.py
 	@$(PYTHON) infra/local/bootstrap.py
 
 .PHONY: help demo install up down status login clean snapshot validate rollback history gc test prove check \
-  bench bench-batch bench-serve bench-demo bench-quality docs lock
+  bench bench-batch bench-serve bench-snapshots bench-demo bench-quality docs lock

@@ -12,6 +12,10 @@ from infra.config.settings import Settings
 
 FORMATS = ("auto", "movielens", "csv", "jsonl", "parquet", "world")
 EMBEDDERS = ("spectral", "als")
+REASON_LENGTH = (5, 500)
+"""Characters of a reason, at least and at most."""
+
+_VERSION = r"^(predictions_)?v[1-9][0-9]{0,8}$"
 
 _MARKDOWN = re.compile(r"[\\`*_~<>\[\]|]")
 """What a path may hold and Markdown would take for its own. (Bold, not code: Airflow lays code over the next line.)"""
@@ -89,31 +93,53 @@ def refresh_form(*, chosen: Settings, source: str) -> dict[str, Param]:
 
 def rollback_form() -> dict[str, Param]:
     """The fields of a rollback: two of three may stay as they are."""
-    names = sorted(APPLICATIONS)
     return {
-        "application": Param(
-            names[0],
-            title="Application",
-            description_md="Whose alias **predictions_current** moves.",
-            type="string",
-            enum=names,
-            values_display={name: f"{APPLICATIONS[name].title} ({name})" for name in names},
-        ),
+        "application": _application(),
         "version": Param(
             None,
             title="Version",
             description_md="Such as **v12**. Empty: the version before the live one. A later version is fine (rolling forward).",
             type=["null", "string"],
-            pattern=r"^(predictions_)?v[1-9][0-9]{0,8}$",
+            pattern=_VERSION,
         ),
-        "reason": Param(
-            title="Reason",
-            description_md="For the records and for whoever is on call next: what was wrong with the live version?",
-            type="string",
-            minLength=5,
-            maxLength=500,
-        ),
+        "reason": _reason("what was wrong with the live version?"),
     }
+
+
+def promote_form() -> dict[str, Param]:
+    """The fields of a promotion: it is on purpose, so the version must be named."""
+    return {
+        "application": _application(),
+        "version": Param(
+            title="Version",
+            description_md="Such as **v12**: one that the gate has passed.",
+            type="string",
+            pattern=_VERSION,
+        ),
+        "reason": _reason("why this version, and why not by its own build?"),
+    }
+
+
+def _application() -> Param:
+    names = sorted(APPLICATIONS)
+    return Param(
+        names[0],
+        title="Application",
+        description_md="Whose alias **predictions_current** moves.",
+        type="string",
+        enum=names,
+        values_display={name: f"{APPLICATIONS[name].title} ({name})" for name in names},
+    )
+
+
+def _reason(question: str) -> Param:
+    return Param(
+        title="Reason",
+        description_md=f"For the records and for whoever is on call next: {question}",
+        type="string",
+        minLength=REASON_LENGTH[0],
+        maxLength=REASON_LENGTH[1],
+    )
 
 
 def _choice(title: str, description: str, values: Sequence[str], *, empty: str) -> Param:

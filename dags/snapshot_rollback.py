@@ -19,9 +19,9 @@ It takes a few seconds: the copies of the last versions are still in Redis. If g
 loaded again first. The log of the task shows before and after with their times, and the service names the version in every answer.
 
 It is safe **while a refresh is running**: the refresh noted the alias's generation when it began, this moves it on, so that build
-can no longer go live by itself (`FlipFenced` in its `flip` task). It stays VALIDATED, to be flipped on purpose.
+can no longer go live by itself (`FlipFenced` in its `flip` task). It stays VALIDATED, to be promoted on purpose (`snapshot_promote`).
 
-From a shell: `make rollback` or `make rollback VERSION=v3`.
+The **Snapshots** page has a button for this on each version. From a shell: `make rollback` or `make rollback VERSION=v3`.
 
 ### When it is red
 

@@ -16,6 +16,7 @@ from infra.contracts.errors import StepMissing
 from infra.contracts.ids import DatasetId
 from infra.contracts.snapshots import Manifest, Part, RankerInfo
 from infra.snapshots import tables
+from infra.snapshots.chunks import seal_chunks
 from infra.snapshots.versions import SnapshotStore, StepOutput, Version
 from spark_jobs.candidates import job as candidates_job
 from spark_jobs.embeddings import job as embed_job
@@ -121,7 +122,7 @@ def publish(version: Version, *, actor: str) -> Manifest:
 
 
 def manifest_of(version: Version, steps: Steps) -> Manifest:
-    """What the steps wrote and said of themselves, with the digest of every file."""
+    """What the steps wrote and said of themselves, with the digest of every file and of what Redis must hold for each user."""
     embedded, made, trained = steps.embedded, steps.made, steps.trained
     code = features.definition_hash()
     seen = trained.figures.get("definition_hash")
@@ -131,6 +132,9 @@ def manifest_of(version: Version, steps: Steps) -> Manifest:
             mend=_run(version, "training"),
         )
     parts = parts_of(version, steps)
+    candidates = parts[tables.CANDIDATES]
+    with console.progress("records", total=candidates.rows) as advance:
+        parts[tables.CHUNKS], records_root = seal_chunks(version, list(candidates.files), advance=advance)
     return Manifest(
         application=version.application,
         version=version.version,
@@ -161,11 +165,12 @@ def manifest_of(version: Version, steps: Steps) -> Manifest:
             metrics=cast("dict[str, dict[str, float]]", trained.figures["metrics"]),
             trained_on=str(trained.figures["trained_on"]),
         ),
+        records_root=records_root,
     )
 
 
 def parts_of(version: Version, steps: Steps) -> dict[str, Part]:
-    """Every part of the snapshot, digested, with a bar."""
+    """Every part that the steps wrote, digested, with a bar."""
     embedded, made, trained = steps.embedded.path, steps.made.path, steps.trained.path
     paths = {
         tables.CANDIDATES: f"{made}/{tables.CANDIDATES}",

@@ -40,7 +40,18 @@ class Recommender:
         return pinned
 
     async def recommend(self, request: RecommendRequest, *, request_id: str) -> dict[str, object]:
-        """A RecommendReply as plain values. Raises InvalidRequest, SnapshotNotFound."""
+        """A RecommendReply as plain values. Raises InvalidRequest, SnapshotNotFound.
+
+        A request whose process was stopped for longer than a lease of its snapshot lasts is answered anew, once.
+        """
+        leased_until_s = self._live.lease()
+        reply = await self._answer(request, request_id=request_id)
+        if self._live.outlived(leased_until_s):
+            await self._live.check()
+            reply = await self._answer(request, request_id=request_id)
+        return reply
+
+    async def _answer(self, request: RecommendRequest, *, request_id: str) -> dict[str, object]:
         budget_ms = self._spec.request_budget_ms
         deadline = Deadline.after_ms(min(request.deadline_ms or budget_ms, budget_ms))
         check_id(request.user_id, what="user_id")

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NoReturn
 
 import orjson
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from infra.contracts.errors import HeadgateError
+from infra.contracts.errors import HeadgateError, NotEnoughRoom
 
 notes = Console(stderr=True, highlight=False)
 """Where people read; machines read stdout."""
 
 _LINE_EVERY_S = 5.0
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The disk is full, or the share of it that this user or this process may have."""
+
 
 def run(app: typer.Typer) -> None:
-    """Run a command line: a HeadgateError becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
+    """Run a command line: a HeadgateError or a full disk becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
     try:
         app()
     except HeadgateError as error:
-        notes.print("[bold red]error:[/] ", end="")
-        notes.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(error)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _fail(NotEnoughRoom(f"Nothing more can be written: {error}.", mend="Free disk space, then run it again."))
     except KeyboardInterrupt:
         notes.print("stopped")
         sys.exit(130)
+
+
+def _fail(error: HeadgateError) -> NoReturn:
+    notes.print("[bold red]error:[/] ", end="")
+    notes.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
+    sys.exit(1)
 
 
 def result(fields: Mapping[str, object]) -> None:

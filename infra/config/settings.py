@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     )
     max_rejected_fraction: float = Field(0.01, ge=0, le=1, description="bad rows above this share fail an import")
     keep_versions: int = Field(3, ge=2, description="loaded versions that garbage collection leaves in Redis")
+    keep_snapshots: int = Field(30, ge=2, description="the newest snapshots stay on the store whatever their age")
+    keep_flips: int = Field(1000, ge=1, description="the newest records of flips stay on the store whatever their age")
+    keep_days: float = Field(30.0, gt=0, description="snapshots and flips younger than this stay whatever their number")
     freshness_slo_hours: float = Field(36.0, gt=0, description="the live snapshot may be this old")
 
     require_all: bool = Field(False, description="a missing tool fails a test instead of skipping it")

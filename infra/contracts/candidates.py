@@ -64,6 +64,12 @@ def pack(record: UserRecord) -> bytes:
     )
 
 
+def pack_bytes(*, item_indices: bytes, scores: bytes, features: bytes, history: bytes) -> bytes:
+    """`pack` of arrays that lie there as little-endian bytes already; the caller answers for their lengths."""
+    header = _HEADER.pack(_MAGIC, _FORMAT, len(features) // 2, len(item_indices) // 4, len(history) // 4)
+    return b"".join((header, item_indices, history, scores, features))
+
+
 def unpack(payload: bytes) -> UserRecord:
     """The inverse of `pack`, without copying. Raises ContractViolation on anything that `pack` did not write."""
     if len(payload) < HEADER_BYTES:

@@ -1,10 +1,11 @@
-"""snapshots: the states a snapshot may be in, the moves between them, its manifest, and the alias that points at one."""
+"""snapshots: the states a snapshot may be in, the moves between them, its manifest, the alias, and the records of its flips."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field
+from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from enum import StrEnum
 
@@ -37,20 +38,24 @@ ALLOWED_MOVES: dict[State, frozenset[State]] = {
 }
 """Every move that is allowed; a second judgement of a refused or validated snapshot is one (thresholds may have changed)."""
 
-_MEND = {
-    State.VALIDATED: "Only a staged snapshot can be judged. Run: make snapshot",
-    State.LIVE: "Run: make validate VERSION={version}",
+_MEND: dict[State, str] = {
+    State.BUILDING: "A snapshot that was built stays built. Run: make snapshot",
     State.STAGED: "A sealed snapshot cannot be sealed again. Run: make snapshot",
+    State.VALIDATED: "Only a staged snapshot can be judged. Run: make snapshot",
+    State.CANARY: "Run: make validate VERSION={version}",
+    State.LIVE: "Run: make validate VERSION={version}",
+    State.RETIRED: "Only what is live is retired. Run: make status",
+    State.ROLLED_BACK: "Only what is live or a canary is rolled back. Run: make status",
+    State.REJECTED: "What was live is rolled back, not rejected. Run: make rollback",
 }
+_NEVER_BUILT = "Its build has not ended. Run: make snapshot"
 
 
 def check_move(*, snapshot: str, version: VersionName, seen: State, wanted: State) -> None:
-    """Raise MoveNotAllowed unless the table has the move."""
+    """Raise MoveNotAllowed, with the state seen, the state wanted and the mend, unless the table has the move."""
     if wanted not in ALLOWED_MOVES[seen]:
-        raise MoveNotAllowed(
-            f"{snapshot} is {seen} and cannot become {wanted}.",
-            mend=_MEND.get(wanted, "").format(version=version),
-        )
+        mend = _NEVER_BUILT if seen is State.BUILDING else _MEND[wanted]
+        raise MoveNotAllowed(f"{snapshot} is {seen} and cannot become {wanted}.", mend=mend.format(version=version))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,10 @@ class RankerInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything a reader must know of one snapshot. Sealed once; a snapshot exists if and only if this does."""
+    """Everything a reader must know of one snapshot. Sealed once; a snapshot exists if and only if this does.
+
+    records_root: SHA-256 over the digests of what Redis must hold, hexadecimal; empty in snapshots sealed before there was one.
+    """
 
     application: ApplicationName
     version: VersionName
@@ -95,6 +103,7 @@ class Manifest:
     counts: dict[str, int]
     parts: dict[str, Part]
     ranker: RankerInfo
+    records_root: str = field(default="")
     digest: str = field(default="")
 
     def to_json(self) -> str:
@@ -107,6 +116,7 @@ class Manifest:
     def from_json(cls, text: str | bytes) -> Manifest:
         """Parse and verify: raises SnapshotCorrupt where the stated digest is not the digest of the content."""
         fields = json.loads(text)
+        _require_fields(fields)
         fields["created_at"] = datetime.fromisoformat(fields["created_at"])
         fields["parts"] = {name: Part(**part) for name, part in fields["parts"].items()}
         ranker = fields["ranker"]
@@ -128,7 +138,22 @@ class Manifest:
         fields = asdict(self)
         fields["created_at"] = self.created_at.isoformat()
         del fields["digest"]
+        if not self.records_root:
+            del fields["records_root"]  # sealed before there was one: the digest was taken without
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _require_fields(seen: dict[str, object]) -> None:
+    """Raise SnapshotCorrupt where another release of this code sealed the manifest."""
+    known = {part.name: part.default is MISSING for part in dataclass_fields(Manifest)}
+    lacks = [name for name, needed in known.items() if needed and name not in seen]
+    strange = sorted(seen.keys() - known.keys())
+    if lacks or strange:
+        raise SnapshotCorrupt(
+            f"The manifest of {seen.get('application')}/{seen.get('version')} was sealed by another release: "
+            f"it lacks {', '.join(lacks) or 'nothing'}, and has {', '.join(strange) or 'nothing'} that is not known here.",
+            mend="Build again: make snapshot",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +164,81 @@ class Alias:
     generation: int
     digest: str
     flipped_at: datetime
+    actor: str
+    reason: str
+
+
+class FlipKind(StrEnum):
+    """Why the alias was moved: by a build or by hand, back by hand, or away from a flip that could not be completed."""
+
+    FLIP = "flip"
+    ROLLBACK = "rollback"
+    REPAIR = "repair"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One sealed snapshot, named so that nothing else can be meant."""
+
+    version: VersionName
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlipRecord:
+    """One line of the journal of flips: what a generation names, for ever.
+
+    before: what was live at that moment, and its generation; None at the first flip.
+    path: what was live and not rolled back, oldest first; its last is this record's own target.
+    """
+
+    generation: int
+    kind: FlipKind
+    at: datetime
+    actor: str
+    reason: str
+    before: Target | None
+    before_generation: int
+    path: tuple[Target, ...]
+
+    @property
+    def target(self) -> Target:
+        """What goes live."""
+        return self.path[-1]
+
+    @property
+    def alias(self) -> Alias:
+        """What `predictions_current` says once the flip is applied."""
+        target = self.target
+        return Alias(target.version, self.generation, target.digest, self.at, self.actor, self.reason)
+
+    def to_json(self) -> str:
+        """As it lies in the journal."""
+        return json.dumps(asdict(self) | {"at": self.at.isoformat()}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> FlipRecord:
+        """The inverse of `to_json`."""
+        fields = json.loads(text)
+        before = fields["before"]
+        return cls(
+            generation=fields["generation"],
+            kind=FlipKind(fields["kind"]),
+            at=datetime.fromisoformat(fields["at"]),
+            actor=fields["actor"],
+            reason=fields["reason"],
+            before=Target(**before) if before else None,
+            before_generation=fields["before_generation"],
+            path=tuple(Target(**target) for target in fields["path"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VoidRecord:
+    """Why a flip that was journalled shall never be applied; its generation is used up."""
+
+    generation: int
+    at: datetime
     actor: str
     reason: str
 

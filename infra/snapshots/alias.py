@@ -1,38 +1,29 @@
-"""alias: `predictions_current`, one key per application; it moves only by a server-side compare-and-set on its generation."""
+"""alias: `predictions_current`, one key per application; it moves only by a server-side compare-and-set, and only up."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 
 import redis
 
-from infra.contracts.errors import FlipFenced, NothingToRollBackTo
-from infra.contracts.ids import ApplicationName, VersionName, alias_value, version_name
+from infra.contracts.errors import FlipFenced
+from infra.contracts.ids import ApplicationName, alias_value, version_name
 from infra.contracts.snapshots import Alias
 from infra.snapshots import keys
 
-_FLIP = """#!lua flags=allow-oom
-local seen = tonumber(redis.call('HGET', KEYS[1], 'generation') or '0')
-if seen ~= tonumber(ARGV[1]) then
-  return {0, seen, redis.call('HGET', KEYS[1], 'version') or ''}
+_MOVE = """#!lua flags=allow-oom
+local seen = redis.call('HMGET', KEYS[1], 'generation', 'version', 'digest')
+local generation, version, digest = seen[1] or '0', seen[2] or '', seen[3] or ''
+if generation ~= ARGV[1] or version ~= ARGV[2] or digest ~= ARGV[3] or tonumber(generation) >= tonumber(ARGV[4]) then
+  return 0
 end
-local generation = seen + 1
-redis.call('HSET', KEYS[1], 'version', ARGV[2], 'generation', generation, 'digest', ARGV[3],
-           'flipped_at', ARGV[4], 'actor', ARGV[5], 'reason', ARGV[6])
-local depth = tonumber(ARGV[7])
-if depth >= 0 then
-  redis.call('LTRIM', KEYS[2], 0, depth - 1)
-  if depth == 0 then redis.call('DEL', KEYS[2]) end
-end
-if redis.call('LINDEX', KEYS[2], -1) ~= ARGV[2] then
-  redis.call('RPUSH', KEYS[2], ARGV[2])
-end
-redis.call('LTRIM', KEYS[2], -100, -1)
-redis.call('PUBLISH', KEYS[3], ARGV[2])
-return {1, generation, ARGV[2]}
+redis.call('HSET', KEYS[1], 'generation', ARGV[4], 'version', ARGV[5], 'digest', ARGV[6],
+           'flipped_at', ARGV[7], 'actor', ARGV[8], 'reason', ARGV[9])
+redis.call('PUBLISH', KEYS[2], ARGV[5])
+return 1
 """
 # allow-oom: with memory full and `noeviction` a plain write fails, so a rollback would fail when it is needed most.
-# ARGV[7] >= 0 is a rollback: the history is cut to that length first, so that a second rollback goes further back.
 
 
 class AliasStore:
@@ -41,65 +32,51 @@ class AliasStore:
     def __init__(self, client: redis.Redis, application: ApplicationName) -> None:
         self._client = client
         self._application = application
-        self._flip = client.register_script(_FLIP)
+        self._move = client.register_script(_MOVE)
 
     def read(self) -> Alias | None:
         """The alias now; None before the first flip."""
         row = self._client.hgetall(keys.alias(self._application))
         return parse_alias(row) if row else None
 
-    def history(self) -> list[VersionName]:
-        """The versions that were live and not rolled back, oldest first; the last one is live."""
-        found = self._client.lrange(keys.alias_history(self._application), 0, -1)
-        return [version_name(_text(value)) for value in found]
+    def move(self, wanted: Alias, *, seen: Alias | None) -> Alias:
+        """Let the alias say `wanted` if it still says what was seen: generation, version and digest. Returns what it says.
 
-    def flip(
-        self, version: VersionName, *, digest: str, expected_generation: int, actor: str, reason: str, depth: int = -1
-    ) -> Alias:
-        """Point the alias at a version if its generation is still the expected one, else raise FlipFenced.
-
-        depth: for a rollback, how many entries of the history stay before the version is appended; -1 keeps all.
+        Raises FlipFenced where it says something else, or would go to a generation that is not higher. A move that went
+        through before, and only its answer was lost, is none.
         """
-        at = datetime.now(UTC)
-        moved, generation, seen = self._flip(
-            keys=[
-                keys.alias(self._application),
-                keys.alias_history(self._application),
-                keys.alias_channel(self._application),
+        moved = self._move(
+            keys=[keys.alias(self._application), keys.alias_channel(self._application)],
+            args=[
+                *((seen.generation, alias_value(seen.version), seen.digest) if seen else (0, "", "")),
+                wanted.generation,
+                alias_value(wanted.version),
+                wanted.digest,
+                wanted.flipped_at.isoformat(),
+                wanted.actor,
+                wanted.reason,
             ],
-            args=[expected_generation, alias_value(version), digest, at.isoformat(), actor, reason, depth],
         )
-        if not moved:
-            live = self.read()
-            wanted = (version, digest, expected_generation + 1)
-            if live is not None and (live.version, live.digest, live.generation) == wanted:
-                return live  # this very flip went through; only its answer was lost on the way
-            raise FlipFenced(
-                f"{self._application}: the alias is at generation {generation} ({seen.decode() or 'no version'}), "
-                f"this flip to {version} began at generation {expected_generation}: another build or a rollback went first.",
-                mend=f"{version} stays as it is; flip it on purpose with: "
-                f"python -m infra.snapshots flip --application {self._application} --version {version} --force",
-            )
-        return Alias(version, int(generation), digest, at, actor, reason)
+        if moved:
+            return wanted
+        now = self.read()
+        if now is not None and same(now, wanted):
+            return now
+        raise FlipFenced(
+            f"{self._application}: the alias says {describe(now)}; wanted {describe(seen)}, to move it to {describe(wanted)}: "
+            "another flip or a rollback went first.",
+            mend="Look at what is live, then decide: make status",
+        )
 
-    def rollback_target(self, wanted: VersionName | None) -> tuple[VersionName, int]:
-        """Which version a rollback goes to, and how much of the history stays before it.
 
-        Without a wanted version it is the one before the live one. Raises NothingToRollBackTo.
-        """
-        history = self.history()
-        if wanted is not None:
-            before = history[:-1]
-            if wanted in before:
-                depth = len(before) - 1 - before[::-1].index(wanted)
-                return wanted, depth
-            return wanted, len(history)
-        if len(history) < 2:
-            raise NothingToRollBackTo(
-                f"{self._application} has no version before {history[-1] if history else 'the first'}.",
-                mend="Name one with: make rollback VERSION=v3",
-            )
-        return history[-2], len(history) - 2
+def same(one: Alias, other: Alias) -> bool:
+    """Whether two say the same: generation, version and digest."""
+    return (one.generation, one.version, one.digest) == (other.generation, other.version, other.digest)
+
+
+def describe(alias: Alias | None) -> str:
+    """For messages: `predictions_v3 at generation 7`."""
+    return "nothing" if alias is None else f"{alias_value(alias.version)} at generation {alias.generation}"
 
 
 def parse_alias(row: dict[bytes | str, bytes | str]) -> Alias:
@@ -113,6 +90,11 @@ def parse_alias(row: dict[bytes | str, bytes | str]) -> Alias:
         actor=found["actor"],
         reason=found["reason"],
     )
+
+
+def parse_alias_reply(reply: Sequence[bytes | str]) -> Alias | None:
+    """The alias from HGETALL as a script returns it, a value after each name; None where there is no such hash."""
+    return parse_alias(dict(zip(reply[::2], reply[1::2], strict=True))) if reply else None
 
 
 def _text(value: bytes | str) -> str:

@@ -6,13 +6,8 @@ from infra.contracts.ids import ApplicationName, VersionName
 
 
 def alias(application: ApplicationName) -> str:
-    """The hash that says which version is live. The braces put it and its history into one cluster slot."""
+    """The hash that says which version is live. The braces put it and its leases into one cluster slot."""
     return f"headgate:{{{application}}}:predictions_current"
-
-
-def alias_history(application: ApplicationName) -> str:
-    """The list of versions that were live, newest last; the last one is live."""
-    return f"headgate:{{{application}}}:predictions_history"
 
 
 def alias_channel(application: ApplicationName) -> str:
@@ -20,24 +15,44 @@ def alias_channel(application: ApplicationName) -> str:
     return f"headgate:{{{application}}}:predictions_flips"
 
 
+RECORD = "u:"
+CONSUMED = "c:"
+"""What follows a version's prefix in the keys of users' records, and of their older consumed items."""
+
+
+def version_prefix(application: ApplicationName, version: VersionName) -> str:
+    """What every key of one version starts with."""
+    return f"hg:{application}:{version}:"
+
+
+def leases(application: ApplicationName) -> str:
+    """The sorted set of who reads which version (`predictions_v12 <reader>`), by the millisecond at which that lapses."""
+    return f"headgate:{{{application}}}:predictions_leases"
+
+
+def claims(application: ApplicationName) -> str:
+    """The sorted set of versions that garbage collection is deleting, by the millisecond at which its claim lapses."""
+    return f"headgate:{{{application}}}:predictions_claims"
+
+
 def user_record_prefix(application: ApplicationName, version: VersionName) -> str:
     """What a user's key starts with; the rest is the user id as it is."""
-    return f"hg:{application}:{version}:u:"
+    return version_prefix(application, version) + RECORD
 
 
 def consumed_prefix(application: ApplicationName, version: VersionName) -> str:
     """What the key of a user's older consumed items starts with; only users have one whose record cannot hold all."""
-    return f"hg:{application}:{version}:c:"
+    return version_prefix(application, version) + CONSUMED
 
 
 def load_marker(application: ApplicationName, version: VersionName) -> str:
     """The JSON that says a version's serving copy is complete, and how large it is."""
-    return f"hg:{application}:{version}:loaded"
+    return version_prefix(application, version) + "loaded"
 
 
 def version_pattern(application: ApplicationName, version: VersionName) -> str:
     """Matches every key of one version."""
-    return f"hg:{application}:{version}:*"
+    return version_prefix(application, version) + "*"
 
 
 def event_log(application: ApplicationName) -> str:

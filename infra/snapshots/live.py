@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,10 +16,11 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from infra.contracts.errors import HeadgateError, SnapshotCorrupt
-from infra.contracts.ids import ApplicationName
-from infra.contracts.snapshots import Alias, Manifest
+from infra.contracts.ids import ApplicationName, alias_value
+from infra.contracts.snapshots import Alias, Manifest, State
 from infra.snapshots import keys
-from infra.snapshots.alias import parse_alias
+from infra.snapshots.alias import parse_alias_reply
+from infra.snapshots.leases import LEASE_S, PIN, reader_name
 from infra.snapshots.versions import SnapshotStore, Version
 
 _log = logging.getLogger("headgate.live")
@@ -44,11 +46,11 @@ class Pinned(Generic[T]):
 
 
 class LiveSnapshots(Generic[T]):
-    """Keeps `current` at what the alias names.
+    """Keeps `current` at what the alias names, and leases it by the same call that reads the alias.
 
-    A higher generation is followed. A Redis that came back empty or with an older alias changes nothing here, but somebody's
-    flip on such a Redis is followed: its generation is low again, its time is later than that of the flip served now. A
-    snapshot that cannot be loaded changes nothing either; `problem` says why.
+    Only a higher generation is followed: the journal of flips makes generations grow whatever Redis forgot. A Redis that came
+    back empty or with an older alias changes nothing here, nor does a snapshot that cannot be loaded; `problem` says why. A
+    service that starts beside such a Redis begins with what the journal says.
     """
 
     def __init__(
@@ -63,6 +65,10 @@ class LiveSnapshots(Generic[T]):
         self._wake = asyncio.Event()
         self._failed: tuple[int, str] | None = None
         self._failed_at_s = 0.0
+        self._asked_journal_s = -math.inf
+        self._pin = client.register_script(PIN)
+        self._reader = reader_name()
+        self._leased_until_s = 0.0
         self.current: Pinned[T] | None = None
         self.snapshot_problem = "no version is live yet"
         self.redis_problem = ""
@@ -97,31 +103,46 @@ class LiveSnapshots(Generic[T]):
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
 
+    def outlived(self, leased_until_s: float) -> bool:
+        """Whether that lease, read when a request began, ran out before it ended: then the process was stopped on the way.
+
+        The version may have been deleted meanwhile; the request looks again (`check`) and starts once more. False where there
+        was no lease to lose: Redis was away already.
+        """
+        return 0.0 < leased_until_s < time.monotonic()
+
+    def lease(self) -> float:
+        """Until when, on the monotonic clock, what is served now cannot be deleted; 0 where no lease is held."""
+        return self._leased_until_s if time.monotonic() < self._leased_until_s else 0.0
+
     async def check(self) -> None:
-        """Look at the alias once, and load what it names if that is new."""
+        """Look at the alias once, lease what it names and what is served, and load what it names if that is new."""
+        alias: Alias | None = None
         try:
-            row = await self._client.hgetall(keys.alias(self._store.application))
+            alias = await self._read_alias()
+            self.redis_problem = ""
         except (RedisError, OSError, TimeoutError) as error:
             self.redis_problem = f"Redis does not answer ({type(error).__name__}: {error})"
-            return
-        self.redis_problem = ""
-        if not row:
             if self.current is not None:
+                return
+        current = self.current
+        if current is None:
+            alias = await self._first(alias)
+        if alias is None:
+            if current is not None:
                 self.snapshot_problem = (
-                    f"the alias is gone from Redis; {self.current.alias.version} is served on. "
-                    f"Run: make rollback VERSION={self.current.alias.version}"
+                    f"the alias is gone from Redis; {current.alias.version} is served on. "
+                    "Run: python -m infra.snapshots reload"
                 )
             return
-        alias = parse_alias(row)
-        current = self.current
         if current is not None and (alias.generation, alias.digest) == (current.alias.generation, current.alias.digest):
             self.snapshot_problem = ""
             return
-        if current is not None and not _later(alias, current.alias):
+        if current is not None and alias.generation <= current.alias.generation:
             self.snapshot_problem = (
                 f"the alias says generation {alias.generation} ({alias.version}), generation {current.alias.generation} "
-                f"({current.alias.version}) is served: Redis came back with an older memory. "
-                f"Run: make rollback VERSION={current.alias.version}, or name the version that is wanted"
+                f"({current.alias.version}) is served on: Redis came back with an older memory. "
+                "Run: python -m infra.snapshots reload"
             )
             return
         if current is not None and alias.digest == current.alias.digest:
@@ -132,9 +153,38 @@ class LiveSnapshots(Generic[T]):
             return
         await self._take(alias)
 
+    async def _read_alias(self) -> Alias | None:
+        served = alias_value(self.current.alias.version) if self.current else ""
+        names = [keys.alias(self.application), keys.leases(self.application)]
+        asked_s = time.monotonic()
+        reply = await self._pin(keys=names, args=[self._reader, int(LEASE_S * 1000), served])
+        self._leased_until_s = asked_s + LEASE_S / 2
+        return parse_alias_reply(reply)
+
+    async def _first(self, alias: Alias | None) -> Alias | None:
+        """What to begin with: the last flip that was applied by the journal, where Redis names an earlier one or none."""
+        if alias is None and time.monotonic() - self._asked_journal_s < RETRY_S:
+            return None
+        self._asked_journal_s = time.monotonic()
+        try:
+            applied = await asyncio.to_thread(self._applied)
+        except (HeadgateError, OSError) as error:
+            _log.warning("the journal of flips cannot be read: %s", error)
+            return alias
+        if applied is None or (alias is not None and alias.generation >= applied.generation):
+            return alias
+        return applied
+
+    def _applied(self) -> Alias | None:
+        """The journal's end, if its states were recorded: before that, its flip may not have reached Redis."""
+        tip = self._store.journal.tip().record
+        if tip is None or self._store.get(tip.target.version).state() is not State.LIVE:
+            return None
+        return tip.alias
+
     async def _take(self, alias: Alias) -> None:
         try:
-            pinned = await asyncio.to_thread(self.read, alias)
+            pinned = await self._read_leased(alias)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the one before is served on, and we say so
             self._failed, self._failed_at_s = (alias.generation, alias.digest), time.monotonic()
             self.snapshot_problem = f"{alias.version} cannot be served: {type(error).__name__}: {error}"
@@ -142,6 +192,14 @@ class LiveSnapshots(Generic[T]):
             return
         self.current, self._failed, self.snapshot_problem = pinned, None, ""
         _log.info("live: %s generation %d, loaded in %.2f s", alias.version, alias.generation, pinned.load_seconds)
+
+    async def _read_leased(self, alias: Alias) -> Pinned[T]:
+        """`read` in a thread; however long it takes, the leases of what is served and of what comes are renewed."""
+        reading = asyncio.ensure_future(asyncio.to_thread(self.read, alias))
+        while not (await asyncio.wait({reading}, timeout=LEASE_S / 5))[0]:
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                await self._read_alias()
+        return await reading
 
     def read(self, alias: Alias) -> Pinned[T]:
         """What the alias names, from the store. Raises SnapshotNotFound, SnapshotCorrupt."""
@@ -176,8 +234,3 @@ class LiveSnapshots(Generic[T]):
                         if await channel.get_message(timeout=30.0) is not None:
                             self._wake.set()
             await asyncio.sleep(POLL_S)
-
-
-def _later(alias: Alias, served: Alias) -> bool:
-    """Whether an alias was flipped after the one that is served: by generation, and by time where Redis began to count again."""
-    return alias.generation > served.generation or alias.flipped_at > served.flipped_at

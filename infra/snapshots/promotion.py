@@ -1,106 +1,162 @@
-"""promotion: what an operator does to versions: open, load, flip, roll back, collect garbage, ask how fresh."""
+"""promotion: what an operator does to versions: open, load, flip, roll back, reload, collect garbage, ask how fresh."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import numpy as np
 import redis
 
-from infra.contracts.errors import SnapshotError, SnapshotNotFound, SnapshotNotValidated
-from infra.contracts.ids import VersionName, version_name, version_number
-from infra.contracts.snapshots import Alias, State
+from infra.contracts.errors import (
+    FlipFenced,
+    NothingToRollBackTo,
+    SnapshotCorrupt,
+    SnapshotError,
+    SnapshotNotFound,
+    SnapshotNotLoaded,
+    SnapshotNotValidated,
+)
+from infra.contracts.ids import VersionName, alias_value, version_name, version_number
+from infra.contracts.snapshots import Alias, FlipKind, State, Target
 from infra.snapshots import keys
-from infra.snapshots.alias import AliasStore
-from infra.snapshots.serving_copy import LoadReport, ServingCopy, delete_version
+from infra.snapshots.flips import PROMOTABLE, Flips, Standing
+from infra.snapshots.leases import Leases
+from infra.snapshots.serving_copy import SAMPLED_CHUNKS, LoadReport, ServingCopy, Verified, delete_version
+from infra.snapshots.tables import verify_part
 from infra.snapshots.versions import SnapshotStore, Version
 
-_MAY_BE_LOADED = frozenset({State.VALIDATED, State.LIVE, State.RETIRED, State.ROLLED_BACK})
+_NEVER_LIVE = frozenset({State.VALIDATED, State.CANARY})
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What `reload` did. loads: by version, the live one first."""
+
+    before: Standing
+    after: Standing
+    loads: dict[VersionName, LoadReport]
 
 
 class Promotion:
-    """One application's versions, their copies in Redis and the alias over them."""
+    """One application's versions, their copies in Redis, and the flips that make one of them live."""
 
     def __init__(self, store: SnapshotStore, client: redis.Redis) -> None:
         self.store = store
-        self.alias = AliasStore(client, store.application)
+        self.flips = Flips(store, client)
+        self.alias = self.flips.alias
+        self.leases = Leases(client, store.application)
         self._client = client
 
     def open(self, *, actor: str) -> Version:
-        """Allocate the next version, noting the alias's generation: a flip that finds it moved is fenced."""
-        alias = self.alias.read()
-        return self.store.allocate(generation=alias.generation if alias else 0, actor=actor)
+        """Allocate the next version, noting the generation: a flip that finds it moved is fenced."""
+        return self.store.allocate(generation=self.flips.look().generation, actor=actor)
 
     def load(
         self, version: Version, *, limit_fraction: float, advance: Callable[[int], None] = lambda users: None
     ) -> LoadReport:
-        """Load a validated version's serving copy. Raises SnapshotNotValidated, NotEnoughRoom."""
-        manifest = version.manifest()
-        self._require_validated(version)
-        return ServingCopy(self._client, version).load(manifest, limit_fraction=limit_fraction, advance=advance)
+        """Load a validated version's serving copy. Raises SnapshotNotValidated, NotEnoughRoom, SnapshotCorrupt."""
+        with self.leases.held(version.version):
+            return self._load(version, limit_fraction=limit_fraction, advance=advance)
 
     def flip(self, version: Version, *, actor: str, reason: str, force: bool = False) -> Alias:
         """Put a validated, loaded version live.
 
-        Raises FlipFenced where the alias moved since the version was opened; `force` takes the generation as it is now.
-        Flipping to what is live already changes nothing.
+        What Redis holds of it is compared with the sealed digests: all of it before a first promotion, else a sample.
+        Flipping to what is live already changes nothing. Raises FlipFenced where the generation moved since the version was
+        opened (`force` takes it as it is now), SnapshotNotValidated, SnapshotNotLoaded.
         """
-        live = self.alias.read()
+        standing = self.flips.recover()
         manifest = version.manifest()
-        if live is not None and live.version == version.version and live.digest == manifest.digest:
-            self._settle_states(version, left=None, left_state=State.RETIRED, actor=actor, reason=reason)
-            return live
+        target = Target(version.version, manifest.digest)
+        if standing.alias is not None and _is(standing.alias, target) and _is(standing.live, target):
+            return standing.alias
         self._require_validated(version)
-        ServingCopy(self._client, version).require_loaded(manifest)
-        expected = manifest.generation_at_start
-        if force:
-            expected = live.generation if live else 0
-        alias = self.alias.flip(
-            version.version, digest=manifest.digest, expected_generation=expected, actor=actor, reason=reason
-        )
-        left = live.version if live else None
-        self._settle_states(version, left=left, left_state=State.RETIRED, actor=actor, reason=reason)
-        return alias
+        if not force and manifest.generation_at_start != standing.generation and not _is(standing.live, target):
+            raise self._fenced(standing, version)
+        with self.leases.held(version.version):
+            first = version.state() in _NEVER_LIVE
+            chunks, rng = None if first else SAMPLED_CHUNKS, np.random.default_rng()
+            self.copy_of(version).verify(manifest, chunks=chunks, rng=rng)
+            return self._go(standing, (*standing.path, target), FlipKind.FLIP, actor=actor, reason=reason)
 
     def rollback(
         self, wanted: VersionName | None, *, actor: str, reason: str, limit_fraction: float
     ) -> tuple[Alias | None, Alias]:
-        """Put an earlier version live again, loading it if garbage collection had taken it. Returns (before, after)."""
-        live = self.alias.read()
-        target, depth = self.alias.rollback_target(wanted)
-        version = self.store.get(target)
+        """Put an earlier version live again, loading it if garbage collection had taken it. Returns (before, after).
+
+        Without a wanted version it is the one before the live one on the live path, which the rollback shortens: a second one
+        goes further back. One that was stopped half-way is completed by the next, which goes no further: it may be repeated.
+        Raises NothingToRollBackTo, FlipFenced, and what `load` raises.
+        """
+        seen = self.flips.look()
+        before, completes = seen.alias, wanted is None and self.flips.unfinished_rollback(seen)
+        standing = self.flips.recover()
+        path = standing.path if completes and standing.tip == seen.tip else self._path_back(standing, wanted)
+        version = self.store.get(path[-1].version)
+        if standing.alias is not None and _is(standing.alias, path[-1]) and _is(standing.live, path[-1]):
+            return before, standing.alias
+        with self.leases.held(version.version):
+            self._load(version, limit_fraction=limit_fraction)
+            after = self._go(standing, path, FlipKind.ROLLBACK, actor=actor, reason=reason)
+        return before, after
+
+    def reload(self, *, limit_fraction: float, advance: Callable[[int], None] = lambda users: None) -> Reloaded:
+        """Rebuild from the store what Redis lost: the live version's copy, the alias, then the copy of the version before.
+
+        What is there already is left. A live version that cannot be loaded because its files are damaged is voided, and the
+        newest before it that can takes its place. Raises SnapshotNotFound where nothing is live, NotEnoughRoom.
+        """
+        before, loads = self.flips.look(), dict[VersionName, LoadReport]()
+        standing = self.flips.recover()
+        while not loads:
+            if not standing.path:
+                raise SnapshotNotFound(
+                    f"{self.store.application} has no live snapshot to reload.", mend="Run: make snapshot"
+                )
+            live = self.store.get(standing.path[-1].version)
+            try:
+                loads[live.version] = self.load(live, limit_fraction=limit_fraction, advance=advance)
+            except SnapshotCorrupt as error:
+                if standing.applied or standing.ahead:
+                    raise
+                self.flips.journal.void(standing.highest, actor="reload", reason=str(error))
+            standing = self.flips.recover()
+        for target in standing.path[-2:-1]:
+            version = self.store.get(target.version)
+            loads[target.version] = self.load(version, limit_fraction=limit_fraction, advance=advance)
+        return Reloaded(before, standing, loads)
+
+    def verify(self, version: Version, *, advance: Callable[[int], None] = lambda users: None) -> Verified | None:
+        """Compare every file with the manifest, and every record in Redis with its sealed digest; None where none is loaded.
+
+        Raises SnapshotCorrupt, SnapshotNotLoaded.
+        """
         manifest = version.manifest()
-        if live is not None and live.version == target:
-            return live, live
-        self.load(version, limit_fraction=limit_fraction)
-        alias = self.alias.flip(
-            target,
-            digest=manifest.digest,
-            expected_generation=live.generation if live else 0,
-            actor=actor,
-            reason=reason,
-            depth=depth,
-        )
-        left = live.version if live else None
-        forward = left is not None and version_number(target) > version_number(left)
-        left_state = State.RETIRED if forward else State.ROLLED_BACK
-        self._settle_states(version, left=left, left_state=left_state, actor=actor, reason=reason)
-        return live, alias
+        for part in manifest.parts:
+            verify_part(version, manifest, part)
+        copy = self.copy_of(version)
+        if copy.marker() is None:
+            return None
+        return copy.verify(manifest, chunks=None, rng=np.random.default_rng(), advance=advance)
 
     def collect(self, *, keep: int) -> dict[VersionName, int]:
-        """Delete the copies of all but the `keep` newest versions of the history (the live one among them).
+        """Delete the copies that nobody needs. Returns keys deleted a version.
 
-        A version newer than the live one is being loaded or waits for its flip, and stays. Returns keys deleted a version.
+        Kept are the `keep` newest versions of the live path (the live one and the one before it always), what a reader
+        leases, and what is newer than all of that path and waits for its first flip.
         """
-        history = self.alias.history()
-        if not history:
+        standing = self.flips.recover()
+        if not standing.path:
             return {}
-        kept = set(history[-keep:])
-        newest_live = max(version_number(name) for name in history)
+        kept = {target.version for target in standing.path[-max(keep, 2) :]}
+        newest_live = max(version_number(target.version) for target in standing.path)
         deleted = {}
         for name in self.loaded():
-            if name not in kept and version_number(name) <= newest_live:
-                deleted[name] = delete_version(self._client, self.store.application, name)
+            waits = version_number(name) > newest_live and self._waits(name)
+            if name not in kept and not waits and self.leases.claim(name):
+                deleted[name] = self._delete(name)
         return deleted
 
     def loaded(self) -> list[VersionName]:
@@ -108,6 +164,10 @@ class Promotion:
         pattern = keys.load_marker(self.store.application, VersionName("*"))
         found = [key.decode().split(":")[2] for key in self._client.scan_iter(match=pattern, count=10_000)]
         return sorted((version_name(name) for name in found), key=version_number)
+
+    def copy_of(self, version: Version) -> ServingCopy:
+        """The version's copy in Redis, whether there is one or not."""
+        return ServingCopy(self._client, version)
 
     def require_fresh(self, *, now: datetime, slo: timedelta) -> timedelta:
         """The live snapshot's age; raises SnapshotError where it is older than the freshness SLO."""
@@ -123,20 +183,78 @@ class Promotion:
             )
         return age
 
+    def _load(
+        self, version: Version, *, limit_fraction: float, advance: Callable[[int], None] = lambda users: None
+    ) -> LoadReport:
+        manifest = version.manifest()
+        self._require_validated(version)
+        return self.copy_of(version).load(manifest, limit_fraction=limit_fraction, advance=advance)
+
+    def _delete(self, name: VersionName) -> int:
+        def claim() -> None:
+            if not self.leases.claim(name):
+                raise SnapshotError(
+                    f"{self.store.application}/{name} was taken into use while it was being deleted from Redis.",
+                    mend=f"Run: python -m infra.snapshots load --application {self.store.application} --version {name}",
+                )
+
+        try:
+            return delete_version(self._client, self.store.application, name, before_each=claim)
+        finally:
+            self.leases.release(name)
+
+    def _waits(self, name: VersionName) -> bool:
+        try:
+            return self.store.get(name).state() in _NEVER_LIVE
+        except SnapshotNotFound:
+            return False
+
+    def _go(self, standing: Standing, path: tuple[Target, ...], kind: FlipKind, *, actor: str, reason: str) -> Alias:
+        """The three steps to the path's last; where the journal has it already only the alias is left to move."""
+        if standing.tip is not None and not standing.ahead and standing.tip.target == path[-1]:
+            alias = self.flips.recover().alias
+            if alias is None or not _is(alias, path[-1]):
+                raise SnapshotNotLoaded(
+                    f"{self.store.application}: {path[-1].version} is live by the journal, and its copy left Redis meanwhile.",
+                    mend="Run: python -m infra.snapshots reload",
+                )
+            return alias
+        record = self.flips.intend(standing, path, kind=kind, actor=actor, reason=reason)
+        alias = self.flips.apply(record, seen=standing.alias)
+        self.flips.settle(record)
+        return alias
+
+    def _path_back(self, standing: Standing, wanted: VersionName | None) -> tuple[Target, ...]:
+        path = standing.path
+        if wanted is None:
+            if len(path) < 2:
+                raise NothingToRollBackTo(
+                    f"{self.store.application} has no version before {path[-1].version if path else 'the first'}.",
+                    mend="Name one with: make rollback VERSION=v3",
+                )
+            return path[:-1]
+        for end in range(len(path), 0, -1):
+            if path[end - 1].version == wanted:
+                return path[:end]
+        return (*path, Target(wanted, self.store.get(wanted).manifest().digest))
+
     def _require_validated(self, version: Version) -> None:
         state = version.state()
-        if state not in _MAY_BE_LOADED:
+        if state not in PROMOTABLE:
             raise SnapshotNotValidated(
                 f"{version.label} is {state}; wanted VALIDATED.", mend=f"Run: make validate VERSION={version.version}"
             )
 
-    def _settle_states(
-        self, version: Version, *, left: VersionName | None, left_state: State, actor: str, reason: str
-    ) -> None:
-        """Record what the alias already says; the alias is the truth, the records its history."""
-        if version.state() is not State.LIVE:
-            version.record(State.LIVE, actor=actor, reason=reason)
-        if left is not None and left != version.version:
-            before = self.store.get(left)
-            if before.state() is State.LIVE:
-                before.record(left_state, actor=actor, reason=f"{version.version} went live: {reason}")
+    def _fenced(self, standing: Standing, version: Version) -> FlipFenced:
+        live = alias_value(standing.live.version) if standing.live else "no version"
+        return FlipFenced(
+            f"{self.store.application}: the alias is at generation {standing.generation} ({live}), this flip to "
+            f"{version.version} began at generation {version.manifest().generation_at_start}: "
+            "another build or a rollback went first.",
+            mend=f"{version.version} stays as it is; promote it on purpose with: "
+            f"python -m infra.snapshots promote --application {self.store.application} --version {version.version} --force",
+        )
+
+
+def _is(alias: Alias | None, target: Target) -> bool:
+    return alias is not None and (alias.version, alias.digest) == (target.version, target.digest)

@@ -1,56 +1,69 @@
-"""serving_copy: one version's user records in Redis: room is checked, records are loaded, read back, and later deleted."""
+"""serving_copy: one version's user records in Redis: room is checked, records are loaded, compared with the seal, later deleted."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from typing import NoReturn, TypeVar, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import redis
 from numpy.typing import NDArray
 
-from infra.contracts.candidates import HEADER_BYTES, UserRecord, pack
-from infra.contracts.errors import NotEnoughRoom, SnapshotNotLoaded
+from infra.contracts.errors import NotEnoughRoom, SnapshotCorrupt, SnapshotNotLoaded
 from infra.contracts.ids import ApplicationName, VersionName
 from infra.contracts.snapshots import Manifest
 from infra.snapshots import keys
-from infra.snapshots.tables import CANDIDATES, candidate_batches, verify_part
+from infra.snapshots.chunks import Chunk, read_chunks, records_digest, require_root, rows_of_spans
+from infra.snapshots.records import KEY_COLUMNS, RECORD_COLUMNS, Records, keys_of, records_of, torn_user
+from infra.snapshots.tables import CANDIDATES, verify_part
 from infra.snapshots.versions import Version
 
-_PIPELINE_KEYS = 256
-_PAYLOAD_COLUMNS = ("item_indices", "scores", "features", "history")
-_TABLE_RESIZE_BYTES_PER_KEY = 32
-"""Redis's hash table while it doubles: both tables are held, two and one pointers a key at the worst."""
+_log = logging.getLogger("headgate.serving_copy")
+
+SAMPLED_CHUNKS = 8
+"""Compared before a copy that was loaded earlier is used again: 8,192 users, about a tenth of a second."""
+
+_COMMAND_KEYS = 128
+"""Keys that one command writes or reads: 0.8 MB, which keeps readers waiting for less than a millisecond."""
+
+_SCAN_KEYS = 1000
+
+T = TypeVar("T")
+
+_RECORD_KEYS = (keys.RECORD.encode(), keys.CONSUMED.encode())
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What a load did: payload is the bytes of the packed records, redis the growth of used_memory."""
+    """What a load did: payload is the bytes of the values, redis the growth of used_memory.
+
+    mended: what was wrong with the copy that had been loaded before; empty where nothing was.
+    """
 
     users: int
     payload_bytes: int
     redis_bytes: int
     seconds: float
     already_loaded: bool
+    mended: str = ""
 
 
-def allocated_bytes(request_bytes: int) -> int:
-    """What jemalloc gives for a request: four size classes for each doubling above 128 bytes, 16-byte steps below."""
-    if request_bytes <= 128:
-        return -(-request_bytes // 16) * 16
-    step = 1 << ((request_bytes - 1).bit_length() - 3)
-    return -(-request_bytes // step) * step
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was compared with the seal and found equal. Keys of no user are looked for only where all chunks are compared."""
 
-
-def record_memory_bytes(*, payload_bytes: int, key_bytes: int) -> int:
-    """Memory of one string key in Redis 7: value and key with their headers, the object, the table's entry."""
-    value = allocated_bytes(payload_bytes + 6)
-    key = allocated_bytes(key_bytes + 4)
-    return value + key + 16 + 24 + _TABLE_RESIZE_BYTES_PER_KEY
+    chunks: int
+    chunks_in_all: int
+    users: int
+    keys: int
+    payload_bytes: int
+    seconds: float
 
 
 class ServingCopy:
@@ -59,73 +72,115 @@ class ServingCopy:
     def __init__(self, client: redis.Redis, version: Version) -> None:
         self._client = client
         self._version = version
-        self._prefix = keys.user_record_prefix(version.application, version.version).encode()
-        self._consumed_prefix = keys.consumed_prefix(version.application, version.version).encode()
+        self._prefix = keys.version_prefix(version.application, version.version).encode()
+        self._marker_key = keys.load_marker(version.application, version.version)
 
     def marker(self) -> dict[str, object] | None:
-        """What the last complete load recorded (digest, users, bytes); None where there was none."""
-        value = self._client.get(keys.load_marker(self._version.application, self._version.version))
+        """What the last complete load recorded (digest, root, users, bytes); None where there was none."""
+        value = self._client.get(self._marker_key)
         return dict(json.loads(value)) if value else None
 
     def require_loaded(self, manifest: Manifest) -> None:
-        """Raise SnapshotNotLoaded unless exactly this manifest's copy is complete."""
+        """Raise SnapshotNotLoaded unless exactly this manifest's copy was loaded and then read back in full."""
+        require_root(self._version, manifest)
         marker = self.marker()
-        if marker is None or marker["digest"] != manifest.digest:
-            seen = "is not in Redis" if marker is None else "in Redis is of another build"
-            raise SnapshotNotLoaded(
-                f"{self._version.label} {seen}.",
-                mend=f"Run: python -m infra.snapshots load --application {manifest.application} "
-                f"--version {manifest.version}",
-            )
+        if marker is None:
+            raise SnapshotNotLoaded(f"{self._version.label} is not in Redis.", mend=self._load_command)
+        if not _is_of(marker, manifest):
+            raise SnapshotNotLoaded(f"{self._version.label} in Redis is of another build.", mend=self._load_command)
 
     def load(
         self, manifest: Manifest, *, limit_fraction: float, advance: Callable[[int], None] = lambda users: None
     ) -> LoadReport:
-        """Load every record and read each one back; the marker is written last. Loading again is quick and changes nothing.
+        """Write every record, then read all of them back and compare them with the sealed digests; the marker is written last.
 
-        Raises NotEnoughRoom before anything is written where used memory would pass `limit_fraction` of maxmemory,
-        SnapshotNotLoaded where what was read back differs from what was written.
+        A copy that was loaded before is not written again where SAMPLED_CHUNKS of it are as sealed; where they are not, it is
+        written over, in place. Keys of the version that belong to no user of the snapshot are deleted. Raises NotEnoughRoom
+        before anything is written where used memory would pass `limit_fraction` of maxmemory, SnapshotCorrupt where the
+        files are not as sealed, SnapshotNotLoaded where what was read back is not.
         """
         started = time.monotonic()
-        marker = self.marker()
-        if marker is not None and marker["digest"] == manifest.digest:
-            users, payload = int(str(marker["users"])), int(str(marker["payload_bytes"]))
-            if users == manifest.counts["users"] and self._sampled_present(manifest):
-                return LoadReport(users, payload, int(str(marker["redis_bytes"])), 0.0, already_loaded=True)
-        files = verify_part(self._version, manifest, CANDIDATES)
-        self._preflight(files, manifest, limit_fraction=limit_fraction)
-        self._client.delete(keys.load_marker(manifest.application, manifest.version))
+        chunks = read_chunks(self._version, manifest)
+        marker, mended = self.marker(), ""
+        if marker is not None and _is_of(marker, manifest):
+            try:
+                self._compare(_sample(chunks, SAMPLED_CHUNKS, np.random.default_rng()))
+            except SnapshotNotLoaded as error:
+                mended = str(error)
+                _log.warning("It is loaded again: %s", mended)
+            else:
+                users, payload, grown = (int(str(marker[name])) for name in ("users", "payload_bytes", "redis_bytes"))
+                return LoadReport(users, payload, grown, time.monotonic() - started, already_loaded=True)
+        self._client.delete(self._marker_key)
+        verify_part(self._version, manifest, CANDIDATES)
+        self._require_room(chunks, limit_fraction=limit_fraction)
         before = self._used_memory()
-        users = payload = 0
-        for chunk in self._chunks(files):
-            self._write_and_read_back(chunk)
-            records = sum(key.startswith(self._prefix) for key in chunk)
-            users += records
-            payload += sum(len(value) for value in chunk.values())
-            advance(records)
-        grown = self._used_memory() - before
-        row = {"digest": manifest.digest, "users": users, "payload_bytes": payload, "redis_bytes": grown}
-        self._client.set(keys.load_marker(manifest.application, manifest.version), json.dumps(row))
-        return LoadReport(users, payload, grown, time.monotonic() - started, already_loaded=False)
+        try:
+            self._write(chunks, advance)
+            self._delete_strays(self._compare(chunks))
+            users, payload = sum(chunk.users for chunk in chunks), sum(chunk.payload_bytes for chunk in chunks)
+            grown = self._used_memory() - before
+            row = {"digest": manifest.digest, "records_root": manifest.records_root, "users": users}
+            self._client.set(self._marker_key, json.dumps({**row, "payload_bytes": payload, "redis_bytes": grown}))
+        except redis.exceptions.OutOfMemoryError as error:
+            raise NotEnoughRoom(
+                f"Redis ran out of memory while {self._version.label} was loaded; the alias has not moved.",
+                mend="Run: make gc, or raise maxmemory.",
+            ) from error
+        return LoadReport(users, payload, grown, time.monotonic() - started, already_loaded=False, mended=mended)
+
+    def verify(
+        self,
+        manifest: Manifest,
+        *,
+        chunks: int | None,
+        rng: np.random.Generator,
+        advance: Callable[[int], None] = lambda users: None,
+    ) -> Verified:
+        """Compare that many chunks, drawn by rng, with the sealed digests; None: all, and look for keys of no user as well.
+
+        Raises SnapshotNotLoaded naming the chunk and a user where the copy differs, after its marker was withdrawn, so that it
+        is not flipped to and the next load writes it anew; SnapshotCorrupt where the files differ.
+        """
+        started = time.monotonic()
+        self.require_loaded(manifest)
+        sealed = read_chunks(self._version, manifest)
+        chosen = sealed if chunks is None else _sample(sealed, chunks, rng)
+        try:
+            known = self._compare(chosen, advance)
+            if chunks is None and (stray := next(self._strays(known), None)) is not None:
+                raise SnapshotNotLoaded(
+                    f"{self._version.label} in Redis has {stray!r}, a key of no user of the snapshot.",
+                    mend=self._load_command,
+                )
+        except SnapshotNotLoaded:
+            self._client.delete(self._marker_key)
+            raise
+        return Verified(
+            chunks=len(chosen),
+            chunks_in_all=len(sealed),
+            users=sum(chunk.users for chunk in chosen),
+            keys=sum(chunk.keys for chunk in chosen),
+            payload_bytes=sum(chunk.payload_bytes for chunk in chosen),
+            seconds=time.monotonic() - started,
+        )
 
     def delete(self) -> int:
         """Unlink the version's keys, marker first, in chunks small enough not to disturb readers. Returns how many."""
         return delete_version(self._client, self._version.application, self._version.version)
 
-    def _preflight(self, files: list[str], manifest: Manifest, *, limit_fraction: float) -> None:
+    @property
+    def _load_command(self) -> str:
+        version = self._version
+        return f"Run: python -m infra.snapshots load --application {version.application} --version {version.version}"
+
+    def _require_room(self, chunks: Sequence[Chunk], *, limit_fraction: float) -> None:
         memory = self._client.info("memory")
         limit = int(memory["maxmemory"]) or int(memory["total_system_memory"])
-        wanted = 0
-        for batch in candidate_batches(self._version.storage, files):
-            ids = _byte_lengths(batch["user_id"].cast(pa.binary()))
-            payloads = np.sum([_byte_lengths(batch[name]) for name in _PAYLOAD_COLUMNS], axis=0)
-            older = _byte_lengths(batch["consumed"]) - _byte_lengths(batch["history"])
-            for size, older_size, id_size in zip(payloads.tolist(), older.tolist(), ids.tolist(), strict=True):
-                key_bytes = len(self._prefix) + id_size
-                wanted += record_memory_bytes(payload_bytes=size + HEADER_BYTES, key_bytes=key_bytes)
-                if older_size > 0:
-                    wanted += record_memory_bytes(payload_bytes=older_size, key_bytes=key_bytes)
         free = int(limit * limit_fraction) - int(memory["used_memory"])
+        wanted = sum(chunk.redis_bytes for chunk in chunks)
+        if wanted > free:
+            wanted -= self._held_bytes(chunks)
         if wanted > free:
             raise NotEnoughRoom(
                 f"{self._version.label} needs {wanted / 2**20:.0f} MiB in Redis; {max(free, 0) / 2**20:.0f} MiB are free "
@@ -133,71 +188,164 @@ class ServingCopy:
                 mend="Run: make gc, or raise maxmemory (HEADGATE_REDIS_MAXMEMORY_MB for the embedded Redis).",
             )
 
-    def _chunks(self, files: list[str]) -> Iterator[dict[bytes, bytes]]:
-        for batch in candidate_batches(self._version.storage, files, rows=_PIPELINE_KEYS):
-            columns = [batch[name].to_pylist() for name in batch.schema.names]
-            chunk = {}
-            for _, user_id, item_indices, scores, features, history, consumed in zip(*columns, strict=True):
-                record = UserRecord(
-                    np.frombuffer(item_indices, "<i4"),
-                    np.frombuffer(scores, "<f2"),
-                    np.frombuffer(features, "<f2"),
-                    np.frombuffer(history, "<i4"),
-                )
-                chunk[self._prefix + user_id.encode()] = pack(record)
-                if len(consumed) > len(history):
-                    older = np.setdiff1d(np.frombuffer(consumed, "<i4"), record.history)
-                    chunk[self._consumed_prefix + user_id.encode()] = older.astype("<i4").tobytes()
-            yield chunk
+    def _held_bytes(self, chunks: Sequence[Chunk]) -> int:
+        """What records of this version take already, from a load that was killed or a copy that was damaged."""
+        held = 0
+        for chunk, rows in rows_of_spans(self._version.storage, chunks, KEY_COLUMNS):
+            present = sum(int(self._client.exists(*names)) for names in self._full(keys_of(rows)))
+            held += chunk.redis_bytes * present // max(chunk.keys, 1)
+        return held
 
-    def _write_and_read_back(self, chunk: dict[bytes, bytes]) -> None:
-        with self._client.pipeline(transaction=False) as pipe:
-            for key, value in chunk.items():
-                pipe.set(key, value)
-            for key in chunk:
-                pipe.get(key)
-            try:
-                found = pipe.execute()[len(chunk) :]
-            except redis.exceptions.OutOfMemoryError as error:
-                raise NotEnoughRoom(
-                    f"Redis ran out of memory while {self._version.label} was loaded; the alias has not moved.",
-                    mend="Run: make gc, or raise maxmemory.",
-                ) from error
-        for (key, wanted), seen in zip(chunk.items(), found, strict=True):
-            if seen != wanted:
-                raise SnapshotNotLoaded(
-                    f"{self._version.label}: {key!r} was read back with other bytes than were written; "
-                    "the alias has not moved.",
-                    mend="Run the load again; if it repeats, look for another writer on this Redis.",
-                )
+    def _write(self, chunks: Sequence[Chunk], advance: Callable[[int], None]) -> None:
+        for chunk, records in _one_ahead(self._made(chunks)):
+            values = iter(records.values)
+            for names in self._full(records.keys):
+                self._client.mset(dict(zip(names, values, strict=False)))
+            advance(chunk.users)
 
-    def _sampled_present(self, manifest: Manifest, *, users: int = 200) -> bool:
-        storage, files = self._version.storage, sorted(manifest.parts[CANDIDATES].files)
-        sample: list[bytes] = []
-        for name in files:
-            batch = next(candidate_batches(storage, [name], rows=max(1, users // len(files))), None)
-            if batch is not None:
-                sample += [self._prefix + user_id.encode() for user_id in batch["user_id"].to_pylist()]
-        with self._client.pipeline(transaction=False) as pipe:
-            for key in sample:
-                pipe.exists(key)
-            return all(pipe.execute())
+    def _made(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Records]]:
+        """Each chunk with what Redis must hold, made of the files."""
+        for chunk, rows in rows_of_spans(self._version.storage, chunks, RECORD_COLUMNS):
+            torn = torn_user(rows)
+            if torn is not None:
+                raise SnapshotCorrupt(
+                    f"{self._version.label}: the arrays of user {torn!r} in {chunk.file} do not fit together: that is no record.",
+                    mend="Build again: make snapshot",
+                )
+            yield chunk, records_of(rows)
+
+    def _compare(
+        self, chunks: Sequence[Chunk], advance: Callable[[int], None] = lambda users: None
+    ) -> NDArray[np.int64]:
+        """Read those chunks from Redis and compare them with their digests. Returns the hash of each key, sorted."""
+        known = [np.zeros(0, np.int64)]
+        for chunk, names, values in _one_ahead(self._found(chunks)):
+            if None in values or records_digest(names, cast("list[bytes]", values)) != chunk.digest:
+                self._raise_difference(chunk)
+            known.append(_hashes(names))
+            advance(chunk.users)
+        return np.sort(np.concatenate(known))
+
+    def _found(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[bytes], list[bytes | None]]]:
+        """Each chunk with its keys, and what Redis holds under them."""
+        for chunk, rows in rows_of_spans(self._version.storage, chunks, KEY_COLUMNS):
+            names = keys_of(rows)
+            yield chunk, names, self._read(names)
+
+    def _raise_difference(self, chunk: Chunk) -> NoReturn:
+        """Raise SnapshotCorrupt where the chunk's rows are not as sealed, else SnapshotNotLoaded naming a user who differs."""
+        ((_, rows),) = rows_of_spans(self._version.storage, [chunk], RECORD_COLUMNS)
+        records = records_of(rows)
+        where = f"rows {chunk.first_row} to {chunk.first_row + chunk.users - 1} of {chunk.file}"
+        if records_digest(records.keys, records.values) != chunk.digest:
+            raise SnapshotCorrupt(
+                f"{self._version.label}: {where} are not those that were sealed.",
+                mend="Restore the file from a copy or build again: make snapshot",
+            )
+        seen = zip(records.keys, records.values, self._read(records.keys), strict=True)
+        wrong = [(key, value, found) for key, value, found in seen if found != value]
+        raise SnapshotNotLoaded(
+            f"{self._version.label} in Redis is not what was sealed: of the {chunk.keys} keys of {where}, "
+            f"{_describe(wrong) or 'one was changed while it was read'}.",
+            mend=self._load_command,
+        )
+
+    def _read(self, names: Sequence[bytes]) -> list[bytes | None]:
+        found = [value for chosen in self._full(names) for value in self._client.mget(chosen)]
+        return cast("list[bytes | None]", found)  # this client does not decode
+
+    def _full(self, names: Sequence[bytes]) -> Iterator[list[bytes]]:
+        """The keys with the version's prefix, as many at a time as one command takes."""
+        for at in range(0, len(names), _COMMAND_KEYS):
+            yield [self._prefix + name for name in names[at : at + _COMMAND_KEYS]]
+
+    def _strays(self, known: NDArray[np.int64]) -> Iterator[bytes]:
+        """The version's keys of records that are of none of its users. known: the hash of each key that is, sorted."""
+        for page in _pages(self._client, self._version.application, self._version.version):
+            names = [key[len(self._prefix) :] for key in page]
+            names = [name for name in names if name.startswith(_RECORD_KEYS)]
+            hashes = _hashes(names)
+            found = np.searchsorted(known, hashes)
+            is_known = (found < len(known)) & (np.append(known, 0)[found] == hashes)
+            yield from (self._prefix + names[at] for at in np.flatnonzero(~is_known))
+
+    def _delete_strays(self, known: NDArray[np.int64]) -> None:
+        strays, deleted = self._strays(known), 0
+        while page := list(islice(strays, _SCAN_KEYS)):
+            deleted += int(self._client.unlink(*page))
+        if deleted:
+            _log.warning(
+                "%s: %d keys of no user of the snapshot were deleted from Redis.", self._version.label, deleted
+            )
 
     def _used_memory(self) -> int:
         return int(self._client.info("memory")["used_memory"])
 
 
-def delete_version(client: redis.Redis, application: ApplicationName, version: VersionName) -> int:
-    """Unlink every key of a version in chunks. Returns how many there were."""
+def delete_version(
+    client: redis.Redis,
+    application: ApplicationName,
+    version: VersionName,
+    *,
+    before_each: Callable[[], None] = lambda: None,
+) -> int:
+    """Unlink every key of a version in chunks, its marker first. Returns how many there were.
+
+    before_each: called before every chunk; what it raises ends the deletion there.
+    """
     client.delete(keys.load_marker(application, version))
-    deleted, cursor = 0, 0
+    deleted = 0
+    for page in _pages(client, application, version):
+        before_each()
+        deleted += client.unlink(*page)
+    return deleted
+
+
+def _pages(client: redis.Redis, application: ApplicationName, version: VersionName) -> Iterator[list[bytes]]:
+    """Every key of a version, some of them twice, as SCAN finds them."""
+    cursor = 0
     while True:
-        cursor, found = client.scan(cursor, match=keys.version_pattern(application, version), count=1000)
+        cursor, found = client.scan(cursor, match=keys.version_pattern(application, version), count=_SCAN_KEYS)
         if found:
-            deleted += client.unlink(*found)
+            yield cast("list[bytes]", found)
         if cursor == 0:
-            return deleted
+            return
 
 
-def _byte_lengths(column: pa.Array) -> NDArray[np.int64]:
-    return np.asarray(pc.binary_length(column), np.int64)
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items, each made in a thread while the caller works on the one before: of file, Redis and digest none waits."""
+    with ThreadPoolExecutor(1) as maker:
+        ready = maker.submit(next, items, None)
+        while (item := ready.result()) is not None:
+            ready = maker.submit(next, items, None)
+            yield item
+
+
+def _is_of(marker: Mapping[str, object], manifest: Manifest) -> bool:
+    seen = (marker.get("digest"), marker.get("records_root"))
+    return seen == (manifest.digest, manifest.records_root)
+
+
+def _sample(chunks: Sequence[Chunk], n: int, rng: np.random.Generator) -> list[Chunk]:
+    """n of the chunks (all where there are fewer), each as likely as any other, in order."""
+    return [chunks[at] for at in np.sort(rng.choice(len(chunks), size=min(n, len(chunks)), replace=False))]
+
+
+def _hashes(names: Sequence[bytes]) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, names), np.int64, len(names))
+
+
+def _describe(wrong: Sequence[tuple[bytes, bytes, bytes | None]]) -> str:
+    """How many keys differ, and how the first of them does."""
+    if not wrong:
+        return ""
+    key, value, seen = wrong[0]
+    what = "older consumed items" if key.startswith(keys.CONSUMED.encode()) else "record"
+    user = key[len(keys.RECORD) :].decode(errors="replace")
+    if seen is None:
+        how = "is missing"
+    elif len(seen) != len(value):
+        how = f"has {len(seen)} bytes, wanted {len(value)}"
+    else:
+        how = f"has another byte at {next(at for at in range(len(value)) if seen[at] != value[at])}"
+    return f"{len(wrong)} differ: the {what} of user {user!r} {how}"

@@ -83,6 +83,7 @@ class Storage:
                     file.flush()
                     os.fsync(file.fileno())
                 os.link(draft, full)
+                _sync_folder(os.path.dirname(full))
             except FileExistsError:
                 return False
             finally:
@@ -126,3 +127,12 @@ class Storage:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
         return digest.hexdigest()
+
+
+def _sync_folder(folder: str) -> None:
+    """A new name outlives a power cut only once its folder was flushed too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -24,6 +24,7 @@ RANKER = "ranker"
 RANKER_REPORT = "ranker_report"
 USER_VECTORS = "user_vectors"
 ITEM_VECTORS = "item_vectors"
+CHUNKS = "chunks"
 """The names of a snapshot's parts in its manifest."""
 
 CANDIDATES_SCHEMA = pa.schema(
@@ -46,6 +47,18 @@ POPULAR_SCHEMA = pa.schema(
         pa.field("rank", pa.int32(), nullable=False),
         pa.field("item_index", pa.int32(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+
+CHUNKS_SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.string(), nullable=False),  # of the candidates, relative to the version's folder
+        pa.field("first_row", pa.int64(), nullable=False),
+        pa.field("users", pa.int64(), nullable=False),
+        pa.field("keys", pa.int64(), nullable=False),
+        pa.field("payload_bytes", pa.int64(), nullable=False),
+        pa.field("redis_bytes", pa.int64(), nullable=False),  # memory, as foreseen
+        pa.field("digest", pa.string(), nullable=False),  # SHA-256 of keys and values, hexadecimal
     ]
 )
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
 
-from infra.contracts.errors import ContractViolation, SnapshotNotFound, StepMissing
+from infra.contracts.errors import ContractViolation, MoveNotAllowed, SnapshotNotFound, StepMissing
 from infra.contracts.ids import (
     ApplicationName,
     VersionName,
@@ -19,6 +19,7 @@ from infra.contracts.ids import (
     version_number,
 )
 from infra.contracts.snapshots import Manifest, Part, State, StateRecord, check_move
+from infra.snapshots.journal import Journal
 from infra.snapshots.storage import Storage
 
 
@@ -62,6 +63,11 @@ class Version:
     def generation_at_start(self) -> int:
         """The alias's generation when the build began; a flip that finds another is fenced."""
         return int(json.loads(self.storage.read("build.json"))["generation"])
+
+    @property
+    def begun_at(self) -> datetime:
+        """When the version was allocated."""
+        return datetime.fromisoformat(json.loads(self.storage.read("build.json"))["begun_at"])
 
     @contextmanager
     def attempt(self, step: str, *, parents: dict[str, str] | None = None) -> Iterator[Attempt]:
@@ -134,7 +140,8 @@ class Version:
             if sealed.parts != manifest.parts:
                 check_move(snapshot=self.label, version=self.version, seen=State.STAGED, wanted=State.STAGED)
         if self.state() is State.BUILDING:
-            self.record(State.STAGED, actor=actor, reason="sealed")
+            with suppress(MoveNotAllowed):  # another publisher recorded it in the same moment
+                self.record(State.STAGED, actor=actor, reason="sealed")
         return sealed
 
     # -- states
@@ -171,12 +178,13 @@ def manifest_with_digest(manifest: Manifest) -> Manifest:
 
 
 class SnapshotStore:
-    """All versions of one application."""
+    """All versions of one application, and the journal of its flips beside them."""
 
     def __init__(self, root: str, application: ApplicationName) -> None:
         """root: the store, a path or an fsspec URL."""
         self.application = application
         self.storage = Storage(f"{root.rstrip('/')}/{application}/snapshots")
+        self.journal = Journal(Storage(f"{root.rstrip('/')}/{application}/journal"))
 
     def allocate(self, *, generation: int, actor: str) -> Version:
         """Take the next version number; of callers at the same moment each gets one of its own."""
@@ -197,9 +205,20 @@ class SnapshotStore:
         return Version(self.application, name, self.storage.below(name))
 
     def versions(self) -> list[VersionName]:
-        """Every allocated version, oldest first."""
+        """Every allocated version, oldest first. On a disk a killed process may have left an empty folder: that is none."""
         names = [VersionName(name) for name in self.storage.names() if name[:1] == "v" and name[1:].isdigit()]
+        if self.storage.is_local:
+            names = [name for name in names if self.storage.exists(f"{name}/build.json")]
         return sorted(names, key=version_number)
+
+    def remove(self, version: VersionName) -> None:
+        """Delete a version: its manifest first, so that it does not exist any longer, and last what says that it was allocated."""
+        name = version_name(version)
+        self.storage.remove(f"{name}/manifest.json")
+        for part in self.storage.names(name):
+            if part != "build.json":
+                self.storage.remove(f"{name}/{part}")
+        self.storage.remove(name)
 
     def newest(self, *states: State) -> Version:
         """The newest sealed version, in one of the states if any are given; raises SnapshotNotFound."""

@@ -113,7 +113,10 @@ async def test_under_continuous_flips_no_answer_mixes_two_snapshots(scene: Scene
             flip(scene, flips[0] % 2)
 
     async def requests(first: int) -> list[RecommendReply]:
-        return [await ask(caller, (first + step) % USERS) for step in range(sized(40, full=400))]
+        replies: list[RecommendReply] = []
+        while len(replies) < sized(40, full=400) or (flips[0] <= 20 and not flipping.done()):
+            replies.append(await ask(caller, (first + len(replies)) % USERS))
+        return replies
 
     with ThreadPoolExecutor(1) as hand:
         flipping = hand.submit(flip_on)
@@ -226,26 +229,31 @@ async def test_every_event_that_was_acknowledged_is_in_the_log_after_a_kill(
     await settle(scene, caller)
 
 
-async def test_a_redis_that_forgot_everything_is_served_past_and_mended_by_a_rollback_to_what_is_served(
+async def test_a_redis_that_forgot_everything_is_served_past_and_mended_by_a_reload(
     scene: Scene, caller: httpx.AsyncClient
 ) -> None:
     await settle(scene, caller)
-    live = (await ask(caller, 1)).snapshot
+    before = (await caller.get("/status")).json()
+    live = before["live"]["snapshot"]
     await asyncio.to_thread(scene.served.stage.client.flushall)
     forgotten = await ask(caller, 1)
     assert (forgotten.snapshot, forgotten.degraded, len(forgotten.items)) == (live, True, 20)
     assert "is not in Redis" in forgotten.skipped["retrieval"]
     assert (await caller.get("/users/u1")).status_code == 503
 
-    def mend() -> None:
-        promotion = scene.served.stage.promotion
-        wanted = scene.versions[0 if live == "predictions_v1" else 1].version
-        promotion.rollback(wanted, actor="test", reason="Redis lost its memory", limit_fraction=1.0)
-
-    await asyncio.to_thread(mend)
+    async with asyncio.timeout(20):
+        while "the alias is gone from Redis" not in (told := (await caller.get("/readyz")).json())["note"]:
+            await asyncio.sleep(0.02)  # the alias is looked at five times a second
+    assert "Run: python -m infra.snapshots reload" in told["note"]
+    await asyncio.to_thread(scene.served.stage.promotion.reload, limit_fraction=1.0)
     await settle(scene, caller)
     status = (await caller.get("/status")).json()
-    assert (status["live"]["snapshot"], status["live"]["generation"]) == (live, 1)
+    assert (status["live"]["snapshot"], status["live"]["generation"]) == (live, before["live"]["generation"])
+    await asyncio.to_thread(flip, scene, 1 if live == "predictions_v1" else 0)
+    async with asyncio.timeout(20):
+        while (status := (await caller.get("/status")).json())["live"]["snapshot"] == live:
+            await asyncio.sleep(0.02)  # the alias is looked at five times a second
+    assert status["live"]["generation"] == before["live"]["generation"] + 1, "it never counts anew"
 
 
 def test_the_service_s_log_holds_no_trace_and_no_flood(scene: Scene) -> None:

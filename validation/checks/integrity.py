@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 
 from infra.catalog.features.ranking import ITEM_FEATURES
 from infra.config import console
+from infra.contracts.errors import SnapshotError
 from infra.contracts.snapshots import Manifest
 from infra.snapshots import tables
+from infra.snapshots.chunks import read_chunks, spans_of
 from infra.snapshots.storage import Storage
 from infra.snapshots.versions import Version
 from validation.case import Case
@@ -72,6 +74,7 @@ _COLUMNS: Mapping[str, Columns] = {
     },
     tables.USER_VECTORS: _kinds(user_index="integers", vector="lists of numbers"),
     tables.ITEM_VECTORS: _kinds(item_index="integers", vector="lists of numbers"),
+    tables.CHUNKS: _exactly(tables.CHUNKS_SCHEMA),
 }
 
 PARTS = (*_COLUMNS, tables.RANKER)
@@ -133,7 +136,7 @@ class Integrity(Check):
         files += _changed_files(manifest, storage)
         return {
             "files": files,
-            "tables": [] if files else _wrong_tables(manifest, storage),
+            "tables": [] if files else _wrong_tables(manifest, case.version),
             "definition": self._other_definition(manifest, case.version),
         }
 
@@ -181,7 +184,8 @@ def _changed_files(manifest: Manifest, storage: Storage) -> list[str]:
     return found
 
 
-def _wrong_tables(manifest: Manifest, storage: Storage) -> list[str]:
+def _wrong_tables(manifest: Manifest, version: Version) -> list[str]:
+    storage = version.storage
     found = []
     rows = {}
     for name, wanted in _COLUMNS.items():
@@ -203,7 +207,7 @@ def _wrong_tables(manifest: Manifest, storage: Storage) -> list[str]:
                 f"the manifest counts {manifest.counts.get(count)} {count}, part {name} has {rows[name]:,} rows"
             )
     if not found:
-        found += _wrong_items(manifest, storage)
+        found += _wrong_items(manifest, storage) + _wrong_chunks(manifest, version)
     return found
 
 
@@ -243,3 +247,20 @@ def _wrong_items(manifest: Manifest, storage: Storage) -> list[str]:
     if repeated:
         found.append(f"{repeated:,} rows of the item table repeat another row's item_id")
     return found
+
+
+def _wrong_chunks(manifest: Manifest, version: Version) -> list[str]:
+    """The digests of what Redis must hold are those of all users, each once, under the manifest's root.
+
+    Whether they are those of the files' rows is seen by the load, which compares every one of them.
+    """
+    try:
+        chunks = read_chunks(version, manifest)
+    except SnapshotError as error:
+        return [str(error)]
+    seen = [(chunk.file, chunk.first_row, chunk.users) for chunk in chunks]
+    wanted = [
+        (span.file, span.first_row, span.users)
+        for span in spans_of(version.storage, list(manifest.parts[tables.CANDIDATES].files))
+    ]
+    return [] if seen == wanted else [f"the {len(seen):,} chunks of records are not those of the users' rows"]

@@ -23,6 +23,7 @@ from infra.local.stack.environment import stack_environment
 from infra.local.stack.ports import require_free
 from infra.local.stack.preflight import Ground
 from infra.local.stack.processes import Launch, ProcessHouse
+from infra.local.stack.repair import repair
 from infra.local.stack.service import RankingServer
 from infra.local.tools import tools_folder
 
@@ -74,6 +75,8 @@ class Stack:
                 self._stop(part.name)
                 require_free(part.port, what=part.title, setting=part.port_setting)
             seconds = self._start(launches)
+            if any(part.name == EmbeddedRedis.name for part in self.parts):
+                repair(self._chosen)
             self._lay_out_classes(ground.java_home)
             return seconds
 

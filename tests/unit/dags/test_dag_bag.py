@@ -70,7 +70,12 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReadDag]:
 
 
 def test_the_folder_holds_these_dags_and_no_other(dags: dict[str, ReadDag]) -> None:
-    assert sorted(dags) == ["snapshot_freshness", "snapshot_refresh_ranking", "snapshot_rollback"]
+    assert sorted(dags) == [
+        "snapshot_freshness",
+        "snapshot_promote",
+        "snapshot_refresh_ranking",
+        "snapshot_rollback",
+    ]
 
 
 def test_the_refresh_is_daily_without_catch_up_and_one_at_a_time(dags: dict[str, ReadDag]) -> None:
@@ -84,6 +89,13 @@ def test_the_rollback_has_no_schedule_and_is_ready_when_it_is_needed(dags: dict[
     assert (dag["schedule"], dag["paused"]) == (None, False)
     assert dag["fields"] == ["application", "reason", "version"]
     assert dag["retries"] == {"rollback": 0}
+
+
+def test_a_promotion_loads_first_and_flips_once(dags: dict[str, ReadDag]) -> None:
+    dag = dags["snapshot_promote"]
+    assert (dag["schedule"], dag["paused"], dag["order"]) == (None, False, ["load", "promote"])
+    assert dag["fields"] == ["application", "reason", "version"]
+    assert dag["retries"] == {"load": 2, "promote": 0}, "a second flip could undo a rollback that came after the first"
 
 
 def test_freshness_is_watched_from_the_start(dags: dict[str, ReadDag]) -> None:

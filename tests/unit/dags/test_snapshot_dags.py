@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import ParamValidationError
 
 from dags.job import JobOperator
 from dags.snapshot_freshness import dag as freshness_dag
+from dags.snapshot_promote import dag as promote_dag
 from dags.snapshot_refresh import refresh_dag
 from dags.snapshot_rollback import dag as rollback_dag
 from infra.catalog.applications.ranking import RANKING
@@ -181,6 +182,34 @@ def test_the_rollback_form_needs_only_a_reason_and_hands_it_on_as_one_word(versi
     ]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"reason": "wanted after all"},
+        {"reason": "wanted after all", "version": None},
+        {"reason": "wanted after all", "version": "12"},
+        {"version": "v3"},
+        {"version": "v3", "reason": "why"},
+        {"version": "v3", "reason": "wanted after all", "application": "fraud"},
+    ],
+    ids=str,
+)
+def test_the_promotion_form_refuses_a_bad_value(fields: Mapping[str, object]) -> None:
+    with pytest.raises(ParamValidationError):
+        _fill(promote_dag, fields).validate()
+
+
+def test_a_promotion_loads_what_it_flips_and_says_by_whom_and_why() -> None:
+    fields: dict[str, object] = {"reason": "wanted after all; $(now)", "version": "v3"}
+    _fill(promote_dag, fields).validate()
+    which = ["--application=ranking", "--version=v3"]
+    load, promote = (rendered(promote_dag, task_id, fields=fields).command[2:] for task_id in ("load", "promote"))
+    assert load == ["infra.snapshots", "load", *which]
+    assert promote == [
+        "infra.snapshots", "promote", "--force", "--actor", "airflow:ada", *which, "--reason=wanted after all; $(now)",
+    ]  # fmt: skip
+
+
 def test_a_scheduled_run_is_nobodys_hand() -> None:
     assert rendered(refresh(), "flip", user=None).command[2:] == [
         "infra.snapshots",
@@ -210,7 +239,7 @@ def test_every_task_works_on_the_version_that_open_took() -> None:
 
 def test_the_page_explains_every_task_and_every_error_it_names_exists() -> None:
     errors = vars(import_module("infra.contracts.errors"))
-    for dag in (refresh(), rollback_dag, freshness_dag):
+    for dag in (refresh(), rollback_dag, promote_dag, freshness_dag):
         assert dag.doc_md is not None
         for name in re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`", dag.doc_md):
             assert name in errors, f"{dag.dag_id} tells of {name}"

@@ -19,6 +19,7 @@ from infra.snapshots import tables
 from infra.snapshots.chunks import read_chunks
 from infra.snapshots.versions import Version
 from spark_jobs.publish import manifest_of, publish, steps_of
+from tests.fixtures.full_disk import on_a_full_disk
 from tests.fixtures.tiny_snapshot import build_tiny_snapshot
 
 LATER = datetime.now(UTC) + timedelta(hours=1)
@@ -170,6 +171,24 @@ def test_a_publisher_killed_before_the_manifest_leaves_no_snapshot_and_the_next_
     sealed = publish(version, actor="retry")
     assert version.state() is State.STAGED and len(version.storage.names("chunks")) == 1
     assert len(read_chunks(version, sealed)) == 2
+
+
+@pytest.mark.parametrize("file_bytes", [1_000, 4_000], ids=["the digests", "the manifest"])
+def test_with_the_disk_full_a_build_ends_with_one_clear_line_and_no_snapshot(
+    version: Version, tmp_path: Path, file_bytes: int
+) -> None:
+    words = ("spark_jobs.publish", "--application", "ranking", "--version", version.version)
+    variables = {"HEADGATE_STORE": str(tmp_path)}
+    done = on_a_full_disk(*words, variables=variables, file_bytes=file_bytes)
+    assert done.returncode == 1
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("error: NotEnoughRoom: Nothing more can be written:"), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not version.sealed and version.state() is State.BUILDING
+    assert bool(version.storage.names("chunks")) == (file_bytes > 1_000)
+    assert list(tmp_path.rglob("*.draft")) == []
+    assert on_a_full_disk(*words, variables=variables, file_bytes=None).returncode == 0
+    assert version.sealed and version.state() is State.STAGED
 
 
 def test_publishers_at_the_same_moment_seal_one_manifest(version: Version) -> None:

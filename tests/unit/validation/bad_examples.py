@@ -19,6 +19,7 @@ from tests.unit.validation.spoilings import (
     empty,
     first_score,
     flip_a_byte,
+    forget_a_chunk,
     forget_an_item,
     infinite_feature,
     infinite_item_feature,
@@ -59,6 +60,7 @@ from tests.unit.validation.spoilings import (
     two_features,
     unknown_history,
     unknown_item,
+    without_chunks,
     without_list,
 )
 from tests.unit.validation.workbench import Workbench, with_leaves
@@ -126,6 +128,15 @@ BAD_EXAMPLES = (
         lambda bench: bench.reseal(version="v7"),
         "not so",
         "the manifest is of ranking/v7, here ranking/v2",
+    ),
+    BadExample("integrity", "no digests of records", without_chunks, "1 that is not so", "no part 'chunks'"),
+    BadExample("integrity", "users without a digest", forget_a_chunk, "not so", "1 chunks of records are not those"),
+    BadExample(
+        "integrity",
+        "other root",
+        lambda bench: bench.reseal(records_root="0" * 64),
+        "not so",
+        "its manifest promises 000000000000",
     ),
     BadExample("integrity", "other order of features", swap_user_features, "not so", "the order of user features is"),
     BadExample(

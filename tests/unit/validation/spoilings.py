@@ -13,7 +13,8 @@ import xgboost
 
 from infra.catalog.features.ranking import RANKER_FEATURES
 from infra.contracts.candidates import MAX_HISTORY
-from infra.snapshots.tables import CANDIDATES, ITEM_TABLE, ITEM_VECTORS, POPULAR
+from infra.snapshots.chunks import read_chunks, root_of
+from infra.snapshots.tables import CANDIDATES, CHUNKS, ITEM_TABLE, ITEM_VECTORS, POPULAR
 from tests.unit.validation.workbench import Row, Workbench, items_of, put, scores_of
 
 INFINITE = float("inf")
@@ -79,6 +80,20 @@ def nullable_candidates(bench: Workbench) -> None:
     table = bench.read(name)
     bench.write(name, table.cast(pa.schema([field.with_nullable(True) for field in table.schema])))
     bench.reseal()
+
+
+def forget_a_chunk(bench: Workbench) -> None:
+    manifest = bench.manifest
+    chunks = read_chunks(bench.version, manifest)[1:]
+    (name,) = manifest.parts[CHUNKS].files
+    bench.write(name, bench.read(name).slice(1))
+    bench.reseal(parts={**manifest.parts, CHUNKS: bench.version.part(name)}, records_root=root_of(chunks))
+
+
+def without_chunks(bench: Workbench) -> None:
+    """As an earlier release sealed it."""
+    parts = {name: part for name, part in bench.manifest.parts.items() if name != CHUNKS}
+    bench.reseal(parts=parts, records_root="")
 
 
 def swap_user_features(bench: Workbench) -> None:

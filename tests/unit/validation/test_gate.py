@@ -144,7 +144,7 @@ def test_a_manifest_with_another_digest_than_it_states_is_refused(bench: Workben
 
 def test_an_unsealed_version_cannot_be_judged(tmp_path: Path) -> None:
     version = build_tiny_snapshot(str(tmp_path), seal=False)
-    with pytest.raises(MoveNotAllowed, match="Only a staged snapshot can be judged"):
+    with pytest.raises(MoveNotAllowed, match="is BUILDING and cannot become VALIDATED. Its build has not ended"):
         judge(version, store=str(tmp_path))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 
 from infra.catalog.applications import application
 from infra.contracts.candidates import Float32s, Int32s, ScoreMap
+from infra.contracts.errors import SnapshotCorrupt
 from infra.contracts.ids import VersionName
 from infra.contracts.snapshots import Manifest, State
-from infra.snapshots.tables import CANDIDATES, CANDIDATES_SCHEMA, RANKER, USER_VECTORS
+from infra.snapshots.chunks import seal_chunks
+from infra.snapshots.tables import CANDIDATES, CANDIDATES_SCHEMA, CHUNKS, RANKER, USER_VECTORS
 from infra.snapshots.versions import SnapshotStore, Version
 from tests.fixtures.tiny_snapshot import RANKING, TinyWorld
 from validation.case import Case
@@ -112,6 +115,9 @@ class Workbench:
             digests = {file: storage.sha256(file) for file in part.files}
             rows = part.rows if name.startswith("ranker") else sum(self._rows_in(file) for file in part.files)
             parts[name] = replace(part, rows=rows, files=digests)
+        with suppress(SnapshotCorrupt):  # files that are no Parquet have no records: then the old digests stay
+            parts[CHUNKS], root = seal_chunks(self.version, sorted(old.parts[CANDIDATES].files))
+            changes = {"records_root": root, **changes}
         manifest = replace(old, **{"parts": parts, **changes})  # type: ignore[arg-type]
         storage.remove("manifest.json")
         storage.remove("states")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import cast
@@ -16,10 +17,13 @@ from bentos.ranking.query import RankingQuery
 from bentos.ranking.recommender import Recommender
 from bentos.ranking.schema import RecommendReply, RecommendRequest
 from bentos.ranking.telemetry import Telemetry
-from infra.cascade.runner import Cascade
+from infra.cascade.batch import Outcome
+from infra.cascade.runner import Cascade, Step
 from infra.catalog.applications.ranking import RANKING
 from infra.contracts.errors import InvalidRequest, SnapshotNotFound
+from infra.resilience.deadline import Deadline
 from infra.snapshots import keys
+from infra.snapshots import live as live_snapshots
 from infra.snapshots.connection import serving_client
 from infra.snapshots.live import LiveSnapshots
 from tests.fixtures.redis_server import free_port
@@ -257,3 +261,40 @@ def test_consumed_items_are_newest_first_and_each_once(snapshot: RankingSnapshot
     query = RankingQuery(snapshot, "u1", n=5, session=[4, 5], excluded=np.empty(0, np.int32))
     query.learn(None, [5, 6, 4, 7])
     assert query.consumed.tolist() == [4, 5, 6, 7]
+
+
+class StoppedOnce(Cascade[RankingQuery]):
+    """Its first run lasts until no lease is held: as if the process had been stopped in the middle of it."""
+
+    def __init__(self, steps: list[Step[RankingQuery]], live: LiveSnapshots[RankingContent]) -> None:
+        super().__init__(steps)
+        self._live = live
+        self.runs = 0
+
+    async def run(self, query: RankingQuery, deadline: Deadline) -> Outcome:
+        self.runs += 1
+        while self.runs == 1 and self._live.lease():
+            await asyncio.sleep(0.01)
+        return await super().run(query, deadline)
+
+
+@pytest.mark.parametrize(("leased", "runs"), [(True, 2), (False, 1)], ids=["leased", "Redis was away before"])
+async def test_a_request_that_outlived_the_lease_of_its_snapshot_is_answered_anew_once(
+    leased: bool,
+    runs: int,
+    stage: Stage,
+    snapshot: RankingSnapshot,
+    client: redis.asyncio.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live_snapshots, "LEASE_S", 2.0)
+    live: LiveSnapshots[RankingContent] = LiveSnapshots(client, stage.promotion.store, load_content)
+    live.current = snapshot
+    if leased:
+        await live.check()
+        assert live.lease()
+    cascade = StoppedOnce([replace(step, budget_ms=None) for step in ranking_steps(client, scoring_pool=None)], live)
+    request = RecommendRequest.model_validate({"user_id": "u3", "n": 5})
+    reply = await Recommender(live, cascade, RANKING).recommend(request, request_id="r1")
+    assert (cascade.runs, len(RecommendReply.model_validate(reply).items)) == (runs, 5)
+    assert bool(live.lease()) is leased

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 
@@ -34,3 +35,20 @@ def test_a_manifest_with_one_changed_figure_is_corrupt(tmp_path: object) -> None
     text = build_tiny_snapshot(str(tmp_path)).manifest().to_json()
     with pytest.raises(SnapshotCorrupt, match="states digest"):
         Manifest.from_json(text.replace('"candidates_per_user": 100', '"candidates_per_user": 101'))
+
+
+def test_a_manifest_of_another_release_says_what_is_strange_and_what_to_do(tmp_path: object) -> None:
+    fields = json.loads(build_tiny_snapshot(str(tmp_path)).manifest().to_json())
+    del fields["score_scale"]
+    with pytest.raises(
+        SnapshotCorrupt,
+        match=r"ranking/v1 was sealed by another release: it lacks score_scale, and has novelty .*make snapshot",
+    ):
+        Manifest.from_json(json.dumps(fields | {"novelty": 1}))
+
+
+def test_the_root_of_the_records_is_covered_by_the_digest(tmp_path: object) -> None:
+    manifest = build_tiny_snapshot(str(tmp_path)).manifest()
+    for other in ("0" * 64, ""):
+        with pytest.raises(SnapshotCorrupt, match="states digest"):
+            Manifest.from_json(manifest.to_json().replace(manifest.records_root, other))

@@ -193,8 +193,7 @@ def test_a_flip_whose_answer_was_lost_is_no_fence_for_its_own_repetition(headgat
         alias = Promotion(SnapshotStore(str(headgate.store), RANKING), client).alias
         live = alias.read()
         assert live is not None
-        again = alias.flip(live.version, digest=live.digest, expected_generation=0, actor="t", reason="sent twice")
-    assert again == live
+        assert alias.move(live, seen=None) == live
 
 
 def test_the_status_shows_every_version_and_fits_80_columns(headgate: Operator) -> None:
@@ -215,13 +214,17 @@ def test_the_status_shows_every_version_and_fits_80_columns(headgate: Operator) 
 def test_the_status_of_nothing_tells_how_to_begin(headgate: Operator) -> None:
     shown = headgate("status")
     assert shown.stderr == "ranking: no version is live\nno version has been built yet. Run: make snapshot\n"
-    assert shown.result == {"application": "ranking", "live": None, "versions": []}
+    nothing: dict[str, object] = {"live": None, "journal": None, "generation": 0, "problem": "", "versions": []}
+    assert shown.result == {"application": "ranking", **nothing}
 
 
 def test_json_alone_is_json_alone(headgate: Operator) -> None:
-    headgate.live(1)
-    for command in ("status", "history"):
-        said = headgate(command, "--json")
+    headgate.live(2)
+    for words in ("status", "list", "history", "show v2", "diff v1 v2", "verify", "reload", "gc", "freshness",
+                  "load --version v1", "promote --version v2", "rollback --reason r"):  # fmt: skip
+        command, *more = words.split()
+        said = headgate(command, *more, "--json")
+        assert said.code == 0, said
         assert said.stderr == "" and said.stdout.count("\n") == 1, command
 
 
@@ -242,12 +245,86 @@ def test_the_history_tells_who_did_what_and_why_and_a_reason_is_only_text(headga
     assert lines[0] == "ranking: v1 is live; a rollback goes to nothing: there is none before it"
     assert max(len(line) for line in lines) <= 80
     assert "airflow:ada" in told.stderr and "[bold]" in told.stderr
-    assert all(re.match(r" *\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +v\d", line) for line in lines if re.match(r" *\d{4}", line))
+    dated = [line.split() for line in lines if re.match(r" *\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line)]
+    assert [row[2:5] for row in dated[:4]] == [
+        ["1", "v1", "flip"],
+        ["2", "v2", "flip"],
+        ["3", "v3", "flip"],
+        ["4", "v1", "rollback"],
+    ]
+    assert all(re.fullmatch(r"v[123]", row[2]) for row in dated[4:])
     records = told.result["records"]
     assert isinstance(records, list)
     assert [(row["version"], row["state"]) for row in records][-2:] == [("v1", "LIVE"), ("v3", "ROLLED_BACK")]
     only = headgate("history", "--version", "v2", "--json").result["records"]
     assert isinstance(only, list) and {row["version"] for row in only} == {"v2"}
+
+
+def test_the_list_has_sizes_and_show_tells_all_of_one_version(headgate: Operator) -> None:
+    headgate.live(2)
+    listed = headgate("list")
+    rows = listed.result["versions"]
+    assert isinstance(rows, list) and [row["version"] for row in rows] == ["v1", "v2"]
+    assert all(row["bytes"] > 1000 and row["loaded"] for row in rows)
+    assert max(len(line) for line in listed.stderr.splitlines()) <= 80
+    shown = headgate("show", "predictions_v2")
+    assert shown.result["state"] == "LIVE" and shown.result["live"] is True
+    states = shown.result["states"]
+    assert isinstance(states, list) and [row["state"] for row in states] == ["STAGED", "VALIDATED", "LIVE"]
+    assert "17 checks passed" in shown.stderr and "candidates" in shown.stderr
+    assert headgate("show", "v9").error.startswith("error: SnapshotNotFound: There is no snapshot ranking/v9")
+
+
+def test_a_redis_that_forgot_is_told_by_status_and_mended_by_reload(headgate: Operator, redis_url: str) -> None:
+    headgate.live(3)
+    with batch_client(redis_url) as client:
+        client.flushall()
+    told = headgate("status")
+    assert told.result["live"] is None
+    assert "the journal says predictions_v3 at generation 3, the alias says nothing" in told.stderr
+    assert "python -m infra.snapshots reload" in headgate("verify", "--version", "v1").error
+    mended = headgate("reload")
+    assert (mended.code, mended.result["moved"]) == (0, True)
+    assert mended.result["live"] == headgate("status").result["live"]
+    loads = mended.result["loads"]
+    assert isinstance(loads, dict) and list(loads) == ["v3", "v2"]
+    assert all(row["users"] == 120 and row["users_per_s"] > 0 for row in loads.values())
+    assert re.search(r"ranking/v3: 120 users in \d+\.\d s, [\d,]+ a second", mended.stderr)
+    assert headgate("status").result["problem"] == ""
+    again = headgate("reload")
+    assert again.result["moved"] is False and "ranking/v3: was there" in again.stderr
+
+
+def test_verify_finds_a_changed_record_and_a_changed_file(headgate: Operator, redis_url: str) -> None:
+    headgate.live(2)
+    fine = headgate("verify")
+    verified = fine.result["verified"]
+    assert isinstance(verified, dict) and list(verified) == ["v1", "v2"]
+    with batch_client(redis_url) as client:
+        client.set("hg:ranking:v2:u:u7", "something else")
+    assert headgate("verify").error.startswith("error: SnapshotNotLoaded: ranking/v2")
+    assert headgate("load", "--version", "v2").code == 0
+    assert headgate("verify").code == 0
+    file = next((headgate.store / "ranking/snapshots/v1").rglob("candidates/part-1.parquet"))
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert headgate("verify", "--version", "v1").error.startswith("error: SnapshotCorrupt: ranking/v1")
+
+
+def test_verify_is_red_where_the_live_copy_is_not_in_redis(headgate: Operator, redis_url: str) -> None:
+    headgate.live(1)
+    with batch_client(redis_url) as client:
+        client.delete("hg:ranking:v1:loaded")
+    assert headgate("verify").error == (
+        "error: SnapshotNotLoaded: ranking/v1 is live and not in Redis. Run: python -m infra.snapshots reload"
+    )
+
+
+def test_the_difference_of_two_versions_is_a_table(headgate: Operator) -> None:
+    headgate.live(2)
+    told = headgate("diff", "v1", "v2")
+    assert re.search(r"overlap@10 +100\.0%", told.stderr)
+    assert told.result["overlap_mean"] == {"10": 1.0, "100": 1.0}
+    assert max(len(line) for line in told.stderr.splitlines()) <= 80
 
 
 def test_garbage_collection_says_what_it_deleted_and_keeps_two_at_least(headgate: Operator) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from infra.contracts.errors import SnapshotCorrupt
 from infra.contracts.ids import VersionName, alias_value
-from infra.contracts.snapshots import Alias, Manifest
+from infra.contracts.snapshots import Alias, FlipKind, Manifest, State, Target
 from infra.snapshots import keys, live
 from infra.snapshots.connection import serving_client
 from infra.snapshots.live import LiveSnapshots
@@ -65,13 +65,9 @@ def flip(stage: Stage, version: str, *, digest: str = "") -> Alias:
     store = stage.promotion.alias
     seen = store.read()
     name = VersionName(version)
-    return store.flip(
-        name,
-        digest=digest or stage.promotion.store.get(name).manifest().digest,
-        expected_generation=seen.generation if seen else 0,
-        actor="test",
-        reason="test",
-    )
+    digest = digest or stage.promotion.store.get(name).manifest().digest
+    generation = seen.generation + 1 if seen else 1
+    return store.move(Alias(name, generation, digest, datetime.now(UTC), "test", "test"), seen=seen)
 
 
 def write_alias(stage: Stage, alias: Alias) -> None:
@@ -181,7 +177,7 @@ async def test_an_emptied_redis_changes_nothing_and_tells_the_mend(stage: Stage,
     await watched.check()
     assert served(watched) == "content of v2"
     assert "the alias is gone from Redis" in watched.problem
-    assert "make rollback VERSION=v2" in watched.problem
+    assert "Run: python -m infra.snapshots reload" in watched.problem
 
 
 async def test_a_redis_with_an_older_memory_does_not_turn_the_service_back(
@@ -196,25 +192,37 @@ async def test_a_redis_with_an_older_memory_does_not_turn_the_service_back(
     assert "Redis came back with an older memory" in watched.problem
 
 
-async def test_a_flip_on_a_redis_that_lost_its_memory_is_followed_although_it_counts_from_one(
+async def test_a_lower_generation_is_never_followed_however_late_it_was_flipped(
     stage: Stage, watched: LiveSnapshots[str]
 ) -> None:
     for version in ("v1", "v2", "v3"):
         flip(stage, version)
     await watched.check()
     stage.client.flushall()
+    for version in ("v1", "v2"):
+        assert flip(stage, version).generation < 3
+        await watched.check()
+        assert served(watched) == "content of v3"
+        assert "Redis came back with an older memory" in watched.problem
+    assert flip(stage, "v1").generation == 3, "no second flip of one generation either"
     await watched.check()
-    assert flip(stage, "v3").generation == 1
-    before = watched.current
-    await watched.check()
-    assert watched.problem == ""
-    assert watched.current is not None
-    assert before is not None
-    assert watched.current.alias.generation == 1
-    assert watched.current.content is before.content, "the same bytes are not loaded again"
+    assert served(watched) == "content of v3"
     flip(stage, "v1")
     await watched.check()
-    assert served(watched) == "content of v1"
+    assert (served(watched), watched.problem) == ("content of v1", "")
+
+
+async def test_a_higher_generation_of_the_same_bytes_is_taken_without_loading_them_again(
+    stage: Stage, watched: LiveSnapshots[str]
+) -> None:
+    flip(stage, "v1")
+    await watched.check()
+    before = watched.current
+    flip(stage, "v1")
+    await watched.check()
+    assert before is not None and watched.current is not None
+    assert watched.current.alias.generation == 2
+    assert watched.current.content is before.content
 
 
 async def test_a_later_generation_wins_whatever_the_clock_of_the_one_who_flipped(
@@ -235,6 +243,73 @@ async def test_while_redis_is_away_the_snapshot_is_served_on_and_it_says_so(root
     assert served(watched) == "nothing"
     assert watched.problem.startswith("Redis does not answer (ConnectionError")
     assert watched.mend == "Run: make up"
+    await client.aclose()
+
+
+@pytest.fixture
+def journalled(root: Path, redis_url: str, tmp_path: Path) -> Iterator[Stage]:
+    """v1 and v2 went live as an operator does it."""
+    shutil.copytree(root, tmp_path / "store")
+    stage = Stage(tmp_path / "store", redis_url)
+    stage.client.flushall()
+    for name in ("v1", "v2"):
+        version = stage.promotion.store.get(name)
+        version.record(State.VALIDATED, actor="gate", reason="test")
+        stage.promotion.load(version, limit_fraction=1.0)
+        stage.promotion.flip(version, actor="t", reason="r", force=True)
+    yield stage
+    stage.client.flushall()
+
+
+async def test_started_beside_an_empty_redis_it_begins_with_what_the_journal_says(journalled: Stage) -> None:
+    journalled.client.flushall()
+    client = serving_client(journalled.redis_url, timeout_s=1.0)
+    watched = LiveSnapshots(client, journalled.promotion.store, _label)
+    await watched.check()
+    assert served(watched) == "content of v2"
+    await watched.check()
+    assert "the alias is gone from Redis; v2 is served on. Run: python -m infra.snapshots reload" in watched.problem
+    await asyncio.to_thread(journalled.promotion.reload, limit_fraction=1.0)
+    await watched.check()
+    assert (served(watched), watched.problem) == ("content of v2", "")
+    await client.aclose()
+
+
+async def test_started_beside_an_older_redis_it_does_not_act_on_the_lower_generation(journalled: Stage) -> None:
+    newest = journalled.promotion.alias.read()
+    assert newest is not None
+    first = journalled.promotion.store.get("v1").manifest()
+    write_alias(journalled, replace(newest, version=first.version, digest=first.digest, generation=1))
+    client = serving_client(journalled.redis_url, timeout_s=1.0)
+    watched = LiveSnapshots(client, journalled.promotion.store, _label)
+    await watched.check()
+    await watched.check()
+    assert served(watched) == "content of v2"
+    assert "Redis came back with an older memory" in watched.problem
+    await client.aclose()
+
+
+async def test_started_between_the_two_steps_of_a_flip_it_begins_with_what_the_alias_says(journalled: Stage) -> None:
+    version = journalled.promotion.store.get("v3")
+    version.record(State.VALIDATED, actor="gate", reason="test")
+    moves = journalled.promotion.flips
+    standing = moves.look()
+    path = (*standing.path, Target(version.version, version.manifest().digest))
+    moves.intend(standing, path, kind=FlipKind.FLIP, actor="t", reason="r")
+    client = serving_client(journalled.redis_url, timeout_s=1.0)
+    watched = LiveSnapshots(client, journalled.promotion.store, _label)
+    await watched.check()
+    await watched.check()
+    assert (served(watched), watched.problem) == ("content of v2", "")
+    await client.aclose()
+
+
+async def test_started_while_redis_is_away_it_begins_with_what_the_journal_says(journalled: Stage) -> None:
+    client = serving_client(f"redis://127.0.0.1:{free_port()}/0", timeout_s=0.2)
+    watched = LiveSnapshots(client, journalled.promotion.store, _label)
+    await watched.check()
+    assert served(watched) == "content of v2"
+    assert watched.problem.startswith("Redis does not answer")
     await client.aclose()
 
 
