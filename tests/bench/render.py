@@ -19,8 +19,8 @@ from tests.bench.targets import ABOUT, COMMANDS, TARGETS
 
 HEAD = """# Benchmarks
 
-`make bench` measures and writes this page; `make bench-quality` measures what retrieval finds. A run during which other processes
-used more than {limit} cores is not published.
+`make bench` measures and writes this page; `make bench-quality` measures what retrieval finds. A run with times during which
+other processes used more than {limit} cores is not published.
 """
 
 

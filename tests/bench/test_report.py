@@ -75,3 +75,10 @@ def test_a_file_is_valid_only_where_each_part_of_it_was(tmp_path: Path, monkeypa
     monkeypatch.setattr(report_module, "commit", lambda: "other")
     Report("x", figures={"b": 5.0}).write(folder=tmp_path)
     assert json.loads(path.read_text())["figures"] == {"b": 5.0}, "another commit's figures are not kept"
+
+
+def test_what_holds_no_time_is_valid_on_a_busy_machine(tmp_path: Path) -> None:
+    for timed in (True, False):
+        report = Report(f"timed {timed}", figures={"a": 1.0}, foreign_cpu_cores=0.5, timed=timed)
+        fields = json.loads(report.write(folder=tmp_path).read_text())
+        assert report.valid is fields["valid"] is not timed and fields["foreign_cpu_cores"] == 0.5
