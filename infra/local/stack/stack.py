@@ -138,7 +138,7 @@ class Stack:
     def down(self) -> dict[str, int]:
         """Stop everything this home started, also what an earlier `up` left half done. Returns processes ended by name."""
         with self._alone():
-            titles = {part.name: part.title for part in self.parts}
+            titles = {part.name: part.title for part in self.parts} | {_CLASSES: "the making of Spark's class archive"}
             names = sorted(self.house.names(), key=lambda name: name == "redis")  # those that use it go first
             ended = {}
             for name in names:
