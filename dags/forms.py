@@ -1,4 +1,4 @@
-"""forms: the fields that Airflow shows before a run: titles, help, and what the server accepts."""
+"""forms: the fields that Airflow shows before a run, or where a run asks: titles, help, and what the server accepts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from airflow.sdk import Param
 
 from infra.catalog.applications import APPLICATIONS
 from infra.config.settings import Settings
+from infra.contracts.break_glass import REASON_AT_LEAST
 
 FORMATS = ("auto", "movielens", "csv", "jsonl", "parquet", "world")
 EMBEDDERS = ("spectral", "als")
@@ -88,6 +89,26 @@ def refresh_form(*, chosen: Settings, source: str) -> dict[str, Param]:
             low=0,
             high=2000,
         ),
+        "approval": _choice(
+            "Approval",
+            "**ask**: the run waits for somebody to approve the snapshot before it goes live. It cannot be chosen away where "
+            "the setting is on.",
+            ("ask",),
+            empty=f"the setting, now {'ask' if chosen.approval else 'do not ask'}",
+        ),
+    }
+
+
+def approval_form() -> dict[str, Param]:
+    """The field of an answer to the question whether a snapshot may go live."""
+    return {
+        "note": Param(
+            "",
+            title="Why",
+            description_md="For the records: why it may, or may not, go live.",
+            type="string",
+            maxLength=REASON_LENGTH[1],
+        )
     }
 
 
@@ -117,6 +138,14 @@ def promote_form() -> dict[str, Param]:
             pattern=_VERSION,
         ),
         "reason": _reason("why this version, and why not by its own build?"),
+        "break_glass": Param(
+            False,
+            title="Past failed checks",
+            description_md="Break-glass: also a version that the gate has **refused**, where it can be served all the same. "
+            f"Only for the users that the operator has named, with a reason of at least {REASON_AT_LEAST} characters; all of "
+            "it is recorded.",
+            type="boolean",
+        ),
     }
 
 
@@ -160,5 +189,9 @@ def _number(title: str, description: str, setting: float, *, low: float, high: f
 
 
 def _now(value: str) -> str:
-    plain = _MARKDOWN.sub(r"\\\g<0>", value)
-    return f"Empty: the setting, now **{plain}**." if value else "Empty: the setting, which is empty now."
+    return f"Empty: the setting, now **{plain(value)}**." if value else "Empty: the setting, which is empty now."
+
+
+def plain(text: object) -> str:
+    """One line of text as Markdown shows it unchanged."""
+    return _MARKDOWN.sub(r"\\\g<0>", " ".join(str(text).split()))

@@ -29,6 +29,7 @@ class JobOperator(BaseOperator):
     args: words passed as they are.
     options: flag -> value, passed as `--flag=value`; one whose rendered value is empty is left out, so that the job's own
         setting counts.
+    flags: flag -> value, passed as `--flag` where the rendered value is `True`, else left out.
     env: variables added to the task's environment; empty ones are left out likewise.
     needed: flag -> what to tell the user when that option is empty.
     on_failure: `skip` marks the task skipped instead of failed, for work that the run does not hang on.
@@ -37,7 +38,7 @@ class JobOperator(BaseOperator):
     retried only where a retry can mend it, so not where the operator or the caller must act.
     """
 
-    template_fields: Sequence[str] = ("args", "options", "env")
+    template_fields: Sequence[str] = ("args", "options", "flags", "env")
     ui_color = "#e8f1ec"
 
     def __init__(
@@ -46,6 +47,7 @@ class JobOperator(BaseOperator):
         module: str,
         args: Sequence[str] = (),
         options: Mapping[str, str] | None = None,
+        flags: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         needed: Mapping[str, str] | None = None,
         on_failure: Literal["fail", "skip"] = "fail",
@@ -55,6 +57,7 @@ class JobOperator(BaseOperator):
         self.module = module
         self.args = list(args)
         self.options = dict(options or {})
+        self.flags = dict(flags or {})
         self.env = dict(env or {})
         self.needed = dict(needed or {})
         self.on_failure = on_failure
@@ -77,7 +80,8 @@ class JobOperator(BaseOperator):
     def command(self) -> list[str]:
         """The words of the command line."""
         options = [f"{flag}={value}" for flag, value in self.options.items() if _given(value)]
-        return [sys.executable, "-m", self.module, *self.args, *options]
+        flags = [flag for flag, value in self.flags.items() if str(value) == "True"]
+        return [sys.executable, "-m", self.module, *self.args, *flags, *options]
 
     @property
     def variables(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""snapshot_promote: the form that puts a validated snapshot live on purpose, whatever its own build was fenced by."""
+"""snapshot_promote: the form that puts a snapshot live on purpose: one whose own build was fenced, or past failed checks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from airflow.sdk import DAG
 
 from dags.forms import promote_form
 from dags.job import JobOperator
+from infra.contracts.break_glass import PASSABLE, REASON_AT_LEAST
 
 DOC = """
 ### What this does
@@ -25,24 +26,36 @@ It is safe **while a refresh is running**: this moves the generation on, so that
 
 From a shell: `python -m infra.snapshots load --version v3`, then `python -m infra.snapshots promote --version v3 --force --reason "..."`.
 
+**Past failed checks** (break-glass) is for a snapshot that the gate has refused and that must go live all the same. It is for the users
+that `HEADGATE_BREAK_GLASS_USERS` names, such as `airflow:ada` (nobody at first), with a reason of at least {reason} characters. These
+failed checks can be passed: {passable}. No other can: with those the snapshot could not be served. The snapshot's states, the journal
+and the **Snapshots** page then say who passed which checks, and why. From a shell: `python -m infra.snapshots promote --version v3
+--break-glass --reason "..."`.
+
 ### When it is red
 
 | you see | mend |
 |---|---|
 | `SnapshotNotFound` | no such version, or its build never finished |
 | `SnapshotNotValidated` | the gate has not passed it: `make validate VERSION=...` |
+| `NotPermitted` | you may not promote past failed checks; the message says who may |
+| `InvalidRequest` | the reason for a promotion past failed checks is too short, or there is no failed check to pass |
+| `ValidationRefused` | it failed a check that nobody can pass: mend the build |
 | `SnapshotCorrupt` | files of that version are damaged: choose another |
 | `NotEnoughRoom` | it had to be loaded and does not fit: `make gc`, then again |
 | `FlipFenced` | somebody else moved the alias at the same moment: look, then again |
 | `DependencyUnavailable` | Redis or the store is away: `make status` |
-"""
+""".format(reason=REASON_AT_LEAST, passable=", ".join(f"`{check}`" for check in PASSABLE))
 
 _WHICH = {"--application": "{{ params.application }}", "--version": "{{ params.version }}"}
+_BY = ["--actor", "airflow:{{ dag_run.triggering_user_name or 'unknown' }}"]
+_REASON = {"--reason": "{{ params.reason }}"}
+_PAST_CHECKS = {"--break-glass": "{{ params.break_glass }}"}
 
 with DAG(
     dag_id="snapshot_promote",
     dag_display_name="Promote a snapshot",
-    description="Put a validated snapshot of an application live on purpose.",
+    description="Put a snapshot of an application live on purpose.",
     doc_md=DOC,
     schedule=None,
     catchup=False,
@@ -55,18 +68,20 @@ with DAG(
     load = JobOperator(
         task_id="load",
         module="infra.snapshots",
-        args=["load"],
-        options=_WHICH,
+        args=["load", *_BY],
+        options={**_WHICH, **_REASON},
+        flags=_PAST_CHECKS,
         retries=2,
         retry_delay=timedelta(seconds=10),
         execution_timeout=timedelta(minutes=30),
-        doc_md="Copies the snapshot into Redis; quick where it is there already.",
+        doc_md="Copies the snapshot into Redis; quick where it is there already. Failed checks, if asked for, are passed here.",
     )
     promote = JobOperator(
         task_id="promote",
         module="infra.snapshots",
-        args=["promote", "--force", "--actor", "airflow:{{ dag_run.triggering_user_name or 'unknown' }}"],
-        options={**_WHICH, "--reason": "{{ params.reason }}"},
+        args=["promote", "--force", *_BY],
+        options={**_WHICH, **_REASON},
+        flags=_PAST_CHECKS,
         retries=0,  # a second try could undo a rollback that came after the first
         execution_timeout=timedelta(minutes=5),
         doc_md="Moves the alias; shows before and after.",

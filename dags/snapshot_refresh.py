@@ -6,17 +6,25 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, chain
 
-from dags.forms import refresh_form
+from dags.approval import SnapshotApproval
+from dags.forms import approval_form, refresh_form
 from dags.job import JobOperator
 from dags.late import refresh_deadline
 from infra.catalog.applications import APPLICATIONS
 from infra.catalog.applications.spec import ApplicationSpec
-from infra.config.settings import settings
+from infra.config.settings import Settings, settings
 
 VERSION = "{{ ti.xcom_pull(task_ids='open')['version'] }}"
 DATASET = "{{ ti.xcom_pull(task_ids='import')['dataset'] }}"
-ACTOR = "airflow:{{ dag_run.triggering_user_name or 'schedule' }}"
-REASON = "{{ dag.dag_id }} {{ run_id }}"
+STARTED_BY = "dag_run.triggering_user_name or 'schedule'"
+ACTOR = f"airflow:{{{{ {STARTED_BY} }}}}"
+_SET = "{% set approval = ti.xcom_pull(task_ids='approve') %}"
+FLIP_ACTOR = f"{_SET}airflow:{{{{ approval.by if approval else {STARTED_BY} }}}}"
+FLIP_REASON = (
+    f"{_SET}{{{{ dag.dag_id }}}} {{{{ run_id }}}}"
+    f"{{% if approval %}}, started by {{{{ {STARTED_BY} }}}}, approved{{{{ ': ' ~ approval.note if approval.note else '' }}}}{{% endif %}}"
+)
+"""Whoever approved has put it live; where nobody was asked it was whoever started the run."""
 
 DOC = """
 ### What this does
@@ -32,7 +40,8 @@ files: every user's best {candidates:,} items, the item table, and the model tha
 | `candidates` | Spark and FAISS: the best items of every user | no |
 | `train` | XGBoost: the ranker, judged on the newest part of the data | no |
 | `stage` | seals the folder with a manifest of digests: the snapshot now exists | no |
-| `validate` | Great Expectations: the gate. **Only this may call it VALIDATED** | no |
+| `validate` | Great Expectations: the gate. **Only this calls it VALIDATED** (but for a person, past failed checks: `snapshot_promote`) | no |
+| `approve` | asks a person, where approval is on (`HEADGATE_APPROVAL`, or the form); else it ends at once | no |
 | `load` | copies the candidates into Redis, beside those of the live version | no |
 | `flip` | moves the alias `predictions_current` by compare-and-set | **yes, at once** |
 | `gc` | deletes old copies from Redis; the run does not hang on it | no |
@@ -49,9 +58,14 @@ Each task is also a command; the first line of its log is the one to type into a
 | any Spark task | `MissingTool` | `make up` finds or unpacks a Java 17 |
 | any Spark task | out of memory | raise `HEADGATE_SPARK_DRIVER_MEMORY`, or use a cluster: `HEADGATE_SPARK_MASTER=spark://...` |
 | `validate` | `ValidationRefused` | the message names the check, what was seen and wanted; the report lies with the snapshot. What is live stays live. |
+| `approve` | *nobody answered* | the snapshot stays VALIDATED: clear the task to ask again, or use `snapshot_promote` |
 | `load` | `NotEnoughRoom` | `make gc`, or a larger `HEADGATE_REDIS_MAXMEMORY_MB`; then clear this task |
 | `flip` | `FlipFenced` | somebody rolled back (or flipped) while this ran, and that wins. The message has the command that flips on purpose. |
 | any | `DependencyUnavailable` | Redis or the store is away: `make status`, then clear the task |
+
+With approval on, the run waits at `approve` for up to {approval:g} h: **Required Actions** (under *Browse*) shows the verdict, the counts
+and a link to the report, to whoever may edit runs of this DAG. A rejection ends the run without a flip, and green; the snapshot stays
+VALIDATED, and its states say who rejected it and why. The journal names who approved. The next run waits until this one has ended.
 
 Clearing a task repeats it and what follows. It is safe: each try writes a folder of its own, and a retry that finds its work done
 changes nothing. `snapshot_rollback` may run **while** this does: the alias's generation decides, not the clock, so a build that
@@ -72,6 +86,7 @@ def refresh_dag(spec: ApplicationSpec) -> DAG:
         name=spec.name,
         upper=spec.name.upper(),
         candidates=chosen.candidates_per_user,
+        approval=chosen.approval_hours,
         slo=slo / timedelta(hours=1),
         spare=deadline.interval / timedelta(hours=1) if isinstance(deadline.interval, timedelta) else 0,
     )
@@ -84,18 +99,18 @@ def refresh_dag(spec: ApplicationSpec) -> DAG:
         schedule=CronTriggerTimetable(spec.schedule, timezone="UTC", run_immediately=timedelta(0)),
         catchup=False,
         max_active_runs=1,
-        dagrun_timeout=timedelta(hours=24),
+        dagrun_timeout=timedelta(hours=24 + chosen.approval_hours),
         deadline=deadline,
         params=refresh_form(chosen=chosen, source=source),
         user_defined_macros={"default_source": source},
         default_args={"owner": "headgate", "retry_delay": timedelta(seconds=10)},
         tags=["headgate", spec.name, "snapshot"],
     ) as dag:
-        wire(spec)
+        wire(spec, chosen)
     return dag
 
 
-def wire(spec: ApplicationSpec) -> None:
+def wire(spec: ApplicationSpec, chosen: Settings) -> None:
     """The tasks and their order, in the current DAG."""
     which = ["--application", spec.name]
     built = [*which, "--version", VERSION]
@@ -175,6 +190,18 @@ def wire(spec: ApplicationSpec) -> None:
         execution_timeout=timedelta(hours=2),
         doc_md="The gate. A refusal names the check, what was seen and what was wanted, and leaves the alias alone.",
     )
+    approve = SnapshotApproval(
+        task_id="approve",
+        application=spec.name,
+        version=VERSION,
+        always=chosen.approval,
+        wanted="{{ params.approval or '' }}",
+        hours=chosen.approval_hours,
+        params=approval_form(),
+        retries=2,  # for a killed task, or an answer that Airflow lost (it asks again): one that was taken is final, and so is none
+        execution_timeout=timedelta(minutes=5),  # of asking and of taking the answer, not of the wait between
+        doc_md="Asks a person before anything is loaded. In place whether approval is on or off: off, it ends at once.",
+    )
     load = JobOperator(
         task_id="load",
         module="infra.snapshots",
@@ -186,7 +213,7 @@ def wire(spec: ApplicationSpec) -> None:
     flip = JobOperator(
         task_id="flip",
         module="infra.snapshots",
-        args=["flip", *built, "--actor", ACTOR, "--reason", REASON],
+        args=["flip", *built, "--actor", FLIP_ACTOR, "--reason", FLIP_REASON],
         retries=2,
         execution_timeout=timedelta(minutes=5),
         doc_md="Compare-and-set of the alias. If it moved since `open`, nothing happens and the task says who was first.",
@@ -199,7 +226,7 @@ def wire(spec: ApplicationSpec) -> None:
         execution_timeout=timedelta(minutes=30),
         doc_md="Deletes serving copies that no rollback will want soon. When it fails the snapshot is live all the same.",
     )
-    chain([open_, import_], embed, candidates, train, stage, validate, load, flip, gc)
+    chain([open_, import_], embed, candidates, train, stage, validate, approve, load, flip, gc)
 
 
 for _spec in APPLICATIONS.values():

@@ -1,4 +1,4 @@
-"""gate: python -m validation.gate: judges a staged snapshot; the only code that marks one VALIDATED or REJECTED."""
+"""gate: python -m validation.gate: judges a staged snapshot; but for a break-glass promotion only it marks one VALIDATED."""
 
 from __future__ import annotations
 
@@ -101,8 +101,11 @@ def version_to_judge(store: SnapshotStore) -> Version:
 
 
 def _record(version: Version, ruling: Ruling, filed: Filed) -> tuple[State, bool]:
-    """The state afterwards, and whether it was recorded here: not where the version is, or was meanwhile put, beyond judgement."""
-    if version.state() not in _RECORDED:
+    """The state afterwards, and whether it was recorded here: not where the version is, or was meanwhile put, beyond judgement.
+
+    Nor where it is live and its flip was killed before it recorded so.
+    """
+    if version.state() not in _RECORDED or ruling.live.version == version.version:
         return version.state(), False
     verdict = State.REJECTED if ruling.judgement.refused else State.VALIDATED
     reason = f"{ruling.judgement.summary}; manifest {ruling.digest or 'unreadable'}; report {filed.page}"

@@ -59,6 +59,16 @@ class Settings(BaseSettings):
     keep_days: float = Field(30.0, gt=0, description="snapshots and flips younger than this stay whatever their number")
     freshness_slo_hours: float = Field(36.0, gt=0, description="the live snapshot may be this old")
 
+    approval: bool = Field(False, description="a refresh asks a person in Airflow before its snapshot goes live")
+    approval_hours: float = Field(
+        24.0, gt=0, description="how long it waits for the answer; without one nothing goes live"
+    )
+    break_glass_users: str = Field(
+        "",
+        description="who may promote past failed checks: names as the records have them, with commas between "
+        "(`ada` at a shell, `airflow:ada` in Airflow); empty: nobody",
+    )
+
     require_all: bool = Field(False, description="a missing tool fails a test instead of skipping it")
     proof_size: Literal["small", "full"] = Field("small", description="how large the proofs of the tests are")
 
@@ -75,6 +85,11 @@ class Settings(BaseSettings):
     def embedded_redis(self) -> bool:
         """True where headgate starts Redis itself: no HEADGATE_REDIS_URL was given."""
         return self.redis_url.get_secret_value() == f"redis://127.0.0.1:{self.redis_port}/0"
+
+    @property
+    def may_break_glass(self) -> frozenset[str]:
+        """The names of `break_glass_users`."""
+        return frozenset(name.strip() for name in self.break_glass_users.split(",") if name.strip())
 
 
 @functools.cache

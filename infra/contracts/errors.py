@@ -19,6 +19,10 @@ class InvalidRequest(CallerError):
     """A field of a request or an argument of a command has a value that is not allowed."""
 
 
+class NotPermitted(CallerError):
+    """Whoever asks has not been given the right to."""
+
+
 class UnknownApplication(CallerError):
     """No such application in infra/catalog/applications."""
 

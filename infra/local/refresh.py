@@ -44,6 +44,11 @@ def refresh_snapshot(client: AirflowClient, application: ApplicationName, *, con
     if client.run_state(dag_id, run_id) != "success":
         raise _failed(client, dag_id, run_id)
     version = str(client.result(dag_id, run_id, "flip").get("version", ""))
+    if not version:
+        raise OperatorError(
+            f"The run {url} ended without a flip: its snapshot was not approved. What was live stays live.",
+            mend="Who rejected it and why: make history",
+        )
     return Refreshed(version, url, round(time.monotonic() - began, 1), task_seconds)
 
 

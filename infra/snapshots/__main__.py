@@ -1,4 +1,4 @@
-"""python -m infra.snapshots: what an operator does to versions: open, load, promote, roll back, reload, collect; and look."""
+"""python -m infra.snapshots: what an operator does to versions: open, load, promote or decline, roll back, collect; and look."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from typing import Annotated
 
 import typer
 
+from infra.catalog.applications import application as application_spec
 from infra.config import console
 from infra.config.settings import settings
+from infra.contracts.break_glass import PASSABLE
 from infra.contracts.errors import InvalidRequest
 from infra.contracts.ids import version_name
 from infra.contracts.snapshots import Alias
-from infra.snapshots import looking
+from infra.snapshots import decisions, looking
+from infra.snapshots.decisions import BreakGlass
+from infra.snapshots.promotion import Promotion
 from infra.snapshots.retention import Kept, prune
+from infra.snapshots.serving_copy import LoadReport
 from infra.snapshots.shell import (
     Actor,
     Application,
@@ -28,6 +33,15 @@ from infra.snapshots.shell import (
     promotion_of,
     say,
 )
+from infra.snapshots.versions import SnapshotStore, Version
+
+PastChecks = Annotated[
+    bool,
+    typer.Option(
+        "--break-glass",
+        help="past failed checks: for those whom HEADGATE_BREAK_GLASS_USERS names, with a reason; it is recorded",
+    ),
+]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -41,16 +55,21 @@ def open_version(*, application: Application = "ranking", actor: Actor = "") -> 
 
 
 @app.command()
-def load(*, version: VersionOption, application: Application = "ranking", json: JsonOnly = False) -> None:
+def load(
+    *,
+    version: VersionOption,
+    application: Application = "ranking",
+    break_glass: PastChecks = False,
+    actor: Actor = "",
+    reason: Annotated[str, typer.Option(help="why, where failed checks are passed")] = "",
+    json: JsonOnly = False,
+) -> None:
     """Load a validated version's serving copy into Redis; refused before a key is written where it would not fit."""
     with promotion_of(application) as promotion:
         target = promotion.store.get(version)
-        title, users = f"load {target.label}", target.manifest().counts.get("users")
-        with progress(title, total=users, json=json) as advance:
-            report = promotion.load(target, limit_fraction=settings().memory_limit_fraction, advance=advance)
-            if report.already_loaded:
-                advance(report.users)
-                say(f"{target.label} was loaded already", json=json)
+        if break_glass:
+            _pass_checks(target, actor=_by(actor), reason=reason, json=json)
+        report = _load(promotion, target, json=json)
         console.result({"version": target.version, **asdict(report)})
 
 
@@ -64,14 +83,38 @@ def promote(
     force: Annotated[
         bool, typer.Option("--force", help="promote although something else went live since the build began")
     ] = False,
+    break_glass: PastChecks = False,
     json: JsonOnly = False,
 ) -> None:
-    """Put a validated, loaded version live: journalled, then flipped. A build that began before a rollback is fenced."""
+    """Put a validated, loaded version live: journalled, then flipped. A build that began before a rollback is fenced.
+
+    With --break-glass a refused version goes live past its failed checks (only those with which it can be served): recorded as
+    such, loaded, and flipped whatever went live since its build began.
+    """
     with promotion_of(application) as promotion:
         started = monotonic()
-        before = promotion.alias.read()
-        alias = promotion.flip(promotion.store.get(version), actor=_by(actor), reason=reason, force=force)
-        _tell_move(application, before, alias, seconds=monotonic() - started, json=json)
+        before, target, by = promotion.alias.read(), promotion.store.get(version), _by(actor)
+        passed: tuple[str, ...] = ()
+        if break_glass:
+            broken = _pass_checks(target, actor=by, reason=reason, json=json)
+            _load(promotion, target, json=json)
+            passed, reason = broken.checks, broken.reason
+        alias = promotion.flip(target, actor=by, reason=reason, force=force or break_glass)
+        _tell_move(application, before, alias, seconds=monotonic() - started, json=json, passed=passed)
+
+
+@app.command()
+def decline(
+    *,
+    version: VersionOption,
+    reason: Annotated[str, typer.Option(help="why, for the records")],
+    application: Application = "ranking",
+    actor: Actor = "",
+) -> None:
+    """Record that a validated version was not let go live; it stays VALIDATED and may be promoted on purpose."""
+    target = SnapshotStore(settings().store, application_spec(application).name).get(version)
+    decisions.decline(target, actor=_by(actor), reason=reason)
+    console.result({"version": target.version, "state": target.state(), "actor": _by(actor), "reason": reason})
 
 
 @app.command()
@@ -157,7 +200,32 @@ def _by(actor: str) -> str:
     return actor or getpass.getuser()
 
 
-def _tell_move(application: str, before: Alias | None, after: Alias, *, seconds: float, json: bool) -> None:
+def _load(promotion: Promotion, target: Version, *, json: bool) -> LoadReport:
+    title, users = f"load {target.label}", target.manifest().counts.get("users")
+    with progress(title, total=users, json=json) as advance:
+        report = promotion.load(target, limit_fraction=settings().memory_limit_fraction, advance=advance)
+        if report.already_loaded:
+            advance(report.users)
+            say(f"{target.label} was loaded already", json=json)
+    return report
+
+
+def _pass_checks(target: Version, *, actor: str, reason: str, json: bool) -> BreakGlass:
+    broken = decisions.break_glass(target, actor=actor, reason=reason, permitted=settings().may_break_glass)
+    for check in broken.checks:
+        say(f"{target.label}: {actor} passes the failed check {check}: {PASSABLE[check]}", json=json)
+    return broken
+
+
+def _tell_move(
+    application: str,
+    before: Alias | None,
+    after: Alias,
+    *,
+    seconds: float,
+    json: bool,
+    passed: tuple[str, ...] = (),
+) -> None:
     moved = before is None or before.generation != after.generation
     say(f"{application}: {describe(before)}", json=json)
     say(f"     -> {describe(after)}" if moved else "     -> nothing to change", json=json)
@@ -169,6 +237,7 @@ def _tell_move(application: str, before: Alias | None, after: Alias, *, seconds:
             "generation": after.generation,
             "before": asdict(before) if before else None,
             "after": asdict(after),
+            "passed_checks": passed,
             "seconds": round(seconds, 3),
         }
     )

@@ -19,12 +19,12 @@ from infra.contracts.errors import (
     SnapshotNotValidated,
 )
 from infra.contracts.ids import VersionName, alias_value, version_name, version_number
-from infra.contracts.snapshots import Alias, FlipKind, State, Target
+from infra.contracts.snapshots import Alias, FlipKind, Manifest, State, Target
 from infra.snapshots import keys
 from infra.snapshots.flips import PROMOTABLE, Flips, Standing
 from infra.snapshots.leases import Leases
 from infra.snapshots.serving_copy import SAMPLED_CHUNKS, LoadReport, ServingCopy, Verified, delete_version
-from infra.snapshots.tables import verify_part
+from infra.snapshots.tables import CANDIDATES, verify_part
 from infra.snapshots.versions import SnapshotStore, Version
 
 _NEVER_LIVE = frozenset({State.VALIDATED, State.CANARY})
@@ -63,9 +63,9 @@ class Promotion:
     def flip(self, version: Version, *, actor: str, reason: str, force: bool = False) -> Alias:
         """Put a validated, loaded version live.
 
-        What Redis holds of it is compared with the sealed digests: all of it before a first promotion, else a sample.
-        Flipping to what is live already changes nothing. Raises FlipFenced where the generation moved since the version was
-        opened (`force` takes it as it is now), SnapshotNotValidated, SnapshotNotLoaded.
+        What Redis holds of it is compared with the sealed digests: all of it before a first promotion, else a sample. So are
+        the files beside it. Flipping to what is live already changes nothing. Raises FlipFenced where the generation moved
+        since the version was opened (`force` takes it as it is now), SnapshotNotValidated, SnapshotNotLoaded, SnapshotCorrupt.
         """
         standing = self.flips.recover()
         manifest = version.manifest()
@@ -76,6 +76,7 @@ class Promotion:
         if not force and manifest.generation_at_start != standing.generation and not _is(standing.live, target):
             raise self._fenced(standing, version)
         with self.leases.held(version.version):
+            self._require_as_validated(version, manifest)
             first = version.state() in _NEVER_LIVE
             chunks, rng = None if first else SAMPLED_CHUNKS, np.random.default_rng()
             self.copy_of(version).verify(manifest, chunks=chunks, rng=rng)
@@ -98,6 +99,7 @@ class Promotion:
         if standing.alias is not None and _is(standing.alias, path[-1]) and _is(standing.live, path[-1]):
             return before, standing.alias
         with self.leases.held(version.version):
+            self._require_as_validated(version, version.manifest())
             self._load(version, limit_fraction=limit_fraction)
             after = self._go(standing, path, FlipKind.ROLLBACK, actor=actor, reason=reason)
         return before, after
@@ -145,7 +147,8 @@ class Promotion:
         """Delete the copies that nobody needs. Returns keys deleted a version.
 
         Kept are the `keep` newest versions of the live path (the live one and the one before it always), what a reader
-        leases, and what is newer than all of that path and waits for its first flip.
+        leases, and what is newer than all of that path and waits for its first flip. What a load or a deletion that was killed
+        left is deleted as well.
         """
         standing = self.flips.recover()
         if not standing.path:
@@ -153,7 +156,7 @@ class Promotion:
         kept = {target.version for target in standing.path[-max(keep, 2) :]}
         newest_live = max(version_number(target.version) for target in standing.path)
         deleted = {}
-        for name in self.loaded():
+        for name in self._present():
             waits = version_number(name) > newest_live and self._waits(name)
             if name not in kept and not waits and self.leases.claim(name):
                 deleted[name] = self._delete(name)
@@ -164,6 +167,12 @@ class Promotion:
         pattern = keys.load_marker(self.store.application, VersionName("*"))
         found = [key.decode().split(":")[2] for key in self._client.scan_iter(match=pattern, count=10_000)]
         return sorted((version_name(name) for name in found), key=version_number)
+
+    def _present(self) -> list[VersionName]:
+        """The versions of which Redis has any key, oldest first."""
+        pattern = keys.version_pattern(self.store.application, VersionName("v*"))
+        found = {key.split(b":", 3)[2] for key in self._client.scan_iter(match=pattern, count=1000)}
+        return sorted((version_name(name.decode()) for name in found), key=version_number)
 
     def copy_of(self, version: Version) -> ServingCopy:
         """The version's copy in Redis, whether there is one or not."""
@@ -244,6 +253,12 @@ class Promotion:
             raise SnapshotNotValidated(
                 f"{version.label} is {state}; wanted VALIDATED.", mend=f"Run: make validate VERSION={version.version}"
             )
+
+    def _require_as_validated(self, version: Version, manifest: Manifest) -> None:
+        """Compare with the manifest every file but the candidates, whose records are compared in Redis."""
+        for part in manifest.parts:
+            if part != CANDIDATES:
+                verify_part(version, manifest, part)
 
     def _fenced(self, standing: Standing, version: Version) -> FlipFenced:
         live = alias_value(standing.live.version) if standing.live else "no version"

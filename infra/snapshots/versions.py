@@ -162,12 +162,20 @@ class Version:
             return State.BUILDING
         return State(json.loads(self.storage.read(f"states/{records[-1]}"))["state"])
 
-    def record(self, state: State, *, actor: str, reason: str) -> None:
-        """Append a state. Raises MoveNotAllowed; of two writers at once one goes first and the other is judged after it."""
+    def record(self, state: State, *, actor: str, reason: str, only_from: State | None = None) -> None:
+        """Append a state. Raises MoveNotAllowed; of two writers at once one goes first and the other is judged after it.
+
+        only_from: the one state from which the caller means it, where the table would allow more.
+        """
         row = {"state": state, "at": datetime.now(UTC).isoformat(), "actor": actor, "reason": reason}
         while True:
             number = len(self.storage.names("states")) + 1
-            check_move(snapshot=self.label, version=self.version, seen=self.state(), wanted=state)
+            seen = self.state()
+            check_move(snapshot=self.label, version=self.version, seen=seen, wanted=state)
+            if only_from is not None and seen is not only_from:
+                raise MoveNotAllowed(
+                    f"{self.label} is {seen}; this was meant for one that is {only_from}.", mend="Run: make status"
+                )
             if self.storage.create(f"states/{number:06d}.json", json.dumps(row).encode()):
                 return
 

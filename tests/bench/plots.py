@@ -118,6 +118,17 @@ def _serve(run: Run) -> Figure | None:
     return _stacked_seconds(stages, unit="milliseconds of a request's stage at half load, median")
 
 
+def _snapshots(run: Run) -> Figure | None:
+    """Seconds until what an operator asked for is so."""
+    names = {
+        "readers on the new version, p99": ("readers_switch_ms_p99", 1000),
+        "rollback by REST, p95": ("rollback_rest_s_p95", 1),
+    }
+    names["rollback by REST in a build, p95"] = ("rollback_rest_mid_build_s_p95", 1)
+    taken = {label: run.figures[name] / per_s for label, (name, per_s) in names.items() if name in run.figures}
+    return _stacked_seconds(taken, unit="seconds")
+
+
 def _batch(run: Run) -> Figure | None:
     names = {"FAISS alone": "faiss_direct_users_per_s", "Spark to Parquet": "spark_parquet_users_per_s"}
     rates = {label: run.controls[name] for label, name in names.items() if name in run.controls}
@@ -150,4 +161,4 @@ def _bare(axes: matplotlib.axes.Axes) -> None:
     axes.tick_params(labelsize=8)
 
 
-_BY_BENCHMARK = {"demo": _demo, "batch": _batch, "serve": _serve, "quality": _quality}
+_BY_BENCHMARK = {"demo": _demo, "batch": _batch, "serve": _serve, "snapshots": _snapshots, "quality": _quality}

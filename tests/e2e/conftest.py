@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import psutil
@@ -31,6 +32,9 @@ REFRESH, ROLLBACK, PROMOTE = "snapshot_refresh_ranking", "snapshot_rollback", "s
 FRESHNESS = "snapshot_freshness"
 VIEWER = "vera"
 """A user of Airflow who may look and not act."""
+
+READS_S = 3.0
+"""How long a person looks at a question at least."""
 
 SIZE = WorldSize(
     users=sized(400, full=22_500), items=sized(600, full=20_000), events=sized(12_000, full=1_000_000), seed=7
@@ -78,6 +82,40 @@ class Platform:
         while (state := self.airflow.run_state(dag_id, run_id)) not in ENDED:
             time.sleep(0.2)
         return state
+
+    def answer(self, dag_id: str, run_id: str, task_id: str, option: str, *, note: str) -> dict[str, object]:
+        """Answer what a task asks a person, as Airflow's page does, until it has ended well. Returns the question.
+
+        Airflow loses an answer that comes before its scheduler has noticed that the task waits, and asks again: so it is given
+        after a moment, as people do, and again where it is asked again.
+        """
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}"
+        question: dict[str, object] = {}
+        since = time.monotonic()
+        with self.as_admin() as http:
+            while (state := http.get(path).raise_for_status().json()["state"]) != "success":
+                assert state not in {"failed", "upstream_failed"}, self.said(dag_id, run_id)
+                if state != "awaiting_input":
+                    since = time.monotonic()
+                elif time.monotonic() - since > READS_S:
+                    question = http.get(f"{path}/-1/hitlDetails").raise_for_status().json()
+                    answer = {"chosen_options": [option], "params_input": {"note": note}}
+                    http.patch(f"{path}/-1/hitlDetails", json=answer).raise_for_status()
+                    since = time.monotonic()
+                time.sleep(0.2)
+        return question
+
+    def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Clear a task of a run and what follows, as the button on its page does; they run again."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "task_ids": [task_id],
+            "include_downstream": True,
+            "only_failed": False,
+        }
+        with self.as_admin() as http:
+            http.post(f"/api/v2/dags/{dag_id}/clearTaskInstances", json=body).raise_for_status()
 
     def said(self, dag_id: str, run_id: str) -> str:
         """What the run's first failed task said."""
@@ -176,15 +214,46 @@ class Build:
     version: str
 
 
+@dataclass(frozen=True)
+class Rejection:
+    """What a person rejected: the question; how the run ended; what the records said while nothing had gone live."""
+
+    question: dict[str, object]
+    run_state: str
+    history: dict[str, list[dict[str, object]]]
+
+
+@dataclass(frozen=True)
+class Builds:
+    """One after the other; the second is live. The first asked for approval: it was rejected, asked again, and was approved."""
+
+    first: Build
+    second: Build
+    rejection: Rejection
+
+
 @pytest.fixture(scope="package")
-def two_builds(platform: Platform) -> tuple[Build, Build]:
+def builds(platform: Platform) -> Builds:
+    source: dict[str, object] = {"source": str(platform.world), "format": "world"}
+    run_id = platform.airflow.trigger(REFRESH, conf={**source, "approval": "ask"})
+    question = platform.answer(REFRESH, run_id, "approve", "Reject", note="too early in the day")
+    run_state = platform.ended(REFRESH, run_id)
+    history = json.loads(platform.command("infra.snapshots", "history", "--json").stdout)
+    platform.clear(REFRESH, run_id, "approve")
+    platform.answer(REFRESH, run_id, "approve", "Approve", note="now it may")
+    first = _went_live(platform, run_id)
+    second = _went_live(platform, platform.airflow.trigger(REFRESH, conf=source))
+    return Builds(first, second, Rejection(question, run_state, history))
+
+
+@pytest.fixture(scope="package")
+def two_builds(builds: Builds) -> tuple[Build, Build]:
     """One after the other; the second is live."""
-    return _build(platform), _build(platform)
+    return builds.first, builds.second
 
 
-def _build(platform: Platform) -> Build:
-    run_id, state = platform.run(REFRESH, {"source": str(platform.world), "format": "world"})
-    assert state == "success", platform.said(REFRESH, run_id)
+def _went_live(platform: Platform, run_id: str) -> Build:
+    assert platform.ended(REFRESH, run_id) == "success", platform.said(REFRESH, run_id)
     version = str(platform.airflow.result(REFRESH, run_id, "flip")["version"])
     platform.seconds_until_served(f"predictions_{version}")
     return Build(run_id, version)

@@ -11,7 +11,7 @@ from playwright.sync_api import expect, sync_playwright
 from infra.config.settings import settings
 from infra.contracts.errors import InvalidRequest, MissingTool
 from infra.local.tools import find_chromium
-from tests.e2e.conftest import FRESHNESS, PROMOTE, REFRESH, ROLLBACK, Build, Platform, log_in
+from tests.e2e.conftest import FRESHNESS, PROMOTE, REFRESH, ROLLBACK, Build, Builds, Platform, log_in
 from tests.fixtures.proof import sized
 
 _PAGE_MS = 60_000
@@ -71,6 +71,23 @@ def test_each_refresh_goes_live_and_the_service_answers_from_it(
     assert httpx.get(f"{platform.service_url}/readyz").status_code == 200
 
 
+def test_a_rejected_snapshot_stays_validated_and_goes_live_once_somebody_approves(
+    platform: Platform, builds: Builds
+) -> None:
+    rejection, version = builds.rejection, builds.first.version
+    assert rejection.question["subject"] == f"May ranking {version} go live?"
+    for told in ("The gate: **passed**", "Nothing is live yet.", "| users |", f"/versions/{version}/report)"):
+        assert told in str(rejection.question["body"]), told
+    assert rejection.run_state == "success" and rejection.history["flips"] == []
+    last = rejection.history["records"][-1]
+    assert (last["version"], last["state"], last["actor"]) == (version, "VALIDATED", "airflow:admin")
+    assert str(last["reason"]).startswith("not let go live: too early in the day (snapshot_refresh_ranking ")
+    after = platform.airflow.result(REFRESH, builds.first.run_id, "flip")["after"]
+    assert isinstance(after, dict)
+    assert (after["version"], after["actor"]) == (version, "airflow:admin")
+    assert str(after["reason"]).endswith(", started by admin, approved: now it may")
+
+
 def test_freshness_is_green_once_a_snapshot_is_live(platform: Platform, two_builds: tuple[Build, Build]) -> None:
     run_id, state = platform.run(FRESHNESS, {})
     assert two_builds and state == "success"
@@ -100,7 +117,7 @@ def test_a_rollback_is_served_within_seconds_and_no_earlier_build_can_undo_it(
     assert (after["version"], after["actor"], after["reason"]) == (first.version, "airflow:admin", reason)
 
     # The second build flips again. It began before the rollback.
-    _clear(platform, REFRESH, second.run_id, "flip")
+    platform.clear(REFRESH, second.run_id, "flip")
     assert platform.ended(REFRESH, second.run_id) == "failed"
     assert "FlipFenced" in platform.said(REFRESH, second.run_id)
     assert platform.live() == (first.version, 3)
@@ -108,6 +125,21 @@ def test_a_rollback_is_served_within_seconds_and_no_earlier_build_can_undo_it(
     forward = {"version": f"predictions_{second.version}", "reason": "it was the client"}
     assert platform.run(ROLLBACK, forward)[1] == "success"
     platform.seconds_until_served(f"predictions_{second.version}")
+
+
+def test_nobody_promotes_past_failed_checks_whom_the_operator_has_not_named(
+    platform: Platform, two_builds: tuple[Build, Build]
+) -> None:
+    live = platform.live()
+    fields = {
+        "version": two_builds[0].version,
+        "reason": "the sale begins at nine; agreed with bea",
+        "break_glass": True,
+    }
+    run_id, state = platform.run(PROMOTE, fields)
+    assert state == "failed"
+    assert "error: NotPermitted: airflow:admin may not promote" in platform.said(PROMOTE, run_id)
+    assert platform.live() == live
 
 
 def test_the_forms_and_their_help_are_on_airflows_pages(platform: Platform) -> None:
@@ -139,16 +171,3 @@ def test_the_forms_and_their_help_are_on_airflows_pages(platform: Platform) -> N
         page.get_by_text("Source of the events").wait_for()
         page.get_by_text("the setting, now spectral").wait_for()
         browser.close()
-
-
-def _clear(platform: Platform, dag_id: str, run_id: str, task_id: str) -> None:
-    """Clear a task of a run and what follows, as the button on its page does; they run again."""
-    with platform.as_admin() as http:
-        body = {
-            "dry_run": False,
-            "dag_run_id": run_id,
-            "task_ids": [task_id],
-            "include_downstream": True,
-            "only_failed": False,
-        }
-        http.post(f"/api/v2/dags/{dag_id}/clearTaskInstances", json=body).raise_for_status()

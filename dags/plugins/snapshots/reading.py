@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,11 +16,10 @@ from infra.contracts.ids import VersionName, version_number
 from infra.contracts.snapshots import Alias, Manifest, State, StateRecord
 from infra.snapshots.flips import PROMOTABLE, Flips, Standing
 from infra.snapshots.serving_copy import ServingCopy
+from infra.snapshots.verdicts import newest_verdict
 from infra.snapshots.versions import SnapshotStore, Version
 
 Action = Literal["promote", "rollback"]
-
-_REPORTS = "validation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +118,8 @@ def overview(
 
 def newest_report(version: Version) -> Report | None:
     """The gate's last judgement of a version, whichever way it went; None where there was none."""
-    records = [name for name in version.storage.names(_REPORTS) if name.endswith("-report.json")]
-    if not records:
-        return None
-    row = json.loads(version.storage.read(f"{_REPORTS}/{records[-1]}"))
-    page = f"{_REPORTS}/{records[-1].removesuffix('.json')}.html"
-    return Report(page, row["verdict"], row["summary"], datetime.fromisoformat(row["judged_at"]))
+    verdict = newest_verdict(version)
+    return Report(verdict.page, verdict.word, verdict.summary, verdict.judged_at) if verdict else None
 
 
 def report_page(version: Version) -> tuple[str, bytes]:

@@ -94,7 +94,7 @@ def test_the_rollback_has_no_schedule_and_is_ready_when_it_is_needed(dags: dict[
 def test_a_promotion_loads_first_and_flips_once(dags: dict[str, ReadDag]) -> None:
     dag = dags["snapshot_promote"]
     assert (dag["schedule"], dag["paused"], dag["order"]) == (None, False, ["load", "promote"])
-    assert dag["fields"] == ["application", "reason", "version"]
+    assert dag["fields"] == ["application", "break_glass", "reason", "version"]
     assert dag["retries"] == {"load": 2, "promote": 0}, "a second flip could undo a rollback that came after the first"
 
 
@@ -105,7 +105,7 @@ def test_freshness_is_watched_from_the_start(dags: dict[str, ReadDag]) -> None:
 
 def test_the_steps_of_a_refresh_follow_each_other(dags: dict[str, ReadDag]) -> None:
     upstream = dags["snapshot_refresh_ranking"]["upstream"]
-    chain = ["embed", "candidates", "train", "stage", "validate", "load", "flip", "gc"]
+    chain = ["embed", "candidates", "train", "stage", "validate", "approve", "load", "flip", "gc"]
     assert upstream["open"] == upstream["import"] == []
     assert upstream["embed"] == ["import", "open"]
     for before, after in itertools.pairwise(chain):

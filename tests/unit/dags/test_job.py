@@ -181,3 +181,9 @@ def test_a_killed_task_stops_its_job(jobs: Path) -> None:
 def test_the_job_runs_in_this_environments_own_python(jobs: Path) -> None:
     module = job(jobs, "import json, sys; print(json.dumps({'python': sys.executable}))")
     assert run(JobOperator(task_id="t", module=module)) == {"python": sys.executable}
+
+
+@pytest.mark.parametrize(("value", "words"), [("True", ["--force"]), ("False", []), ("", [])])
+def test_a_flag_is_passed_bare_or_not_at_all(value: str, words: list[str]) -> None:
+    operator = JobOperator(task_id="t", module="m", args=["go"], flags={"--force": value}, options={"--n": "1"})
+    assert operator.command[2:] == ["m", "go", *words, "--n=1"]

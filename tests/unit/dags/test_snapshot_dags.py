@@ -31,7 +31,12 @@ def refresh() -> DAG:
 
 
 def rendered(
-    dag: DAG, task_id: str, *, fields: Mapping[str, object] | None = None, user: str | None = "ada"
+    dag: DAG,
+    task_id: str,
+    *,
+    fields: Mapping[str, object] | None = None,
+    user: str | None = "ada",
+    approval: Mapping[str, str] | None = None,
 ) -> JobOperator:
     """The task as a run with those fields filled in would execute it."""
     task = copy.copy(dag.get_task(task_id))
@@ -39,7 +44,7 @@ def rendered(
     context = {
         **(dag.user_defined_macros or {}),
         "params": {**dag.params.dump(), **(fields or {})},
-        "ti": SimpleNamespace(xcom_pull=lambda task_ids: XCOM[task_ids]),
+        "ti": SimpleNamespace(xcom_pull=lambda task_ids: {**XCOM, "approve": approval}[task_ids]),
         "dag_run": SimpleNamespace(triggering_user_name=user),
         "dag": dag,
         "run_id": "manual__1",
@@ -105,8 +110,7 @@ def test_every_variable_that_a_task_sets_is_a_setting_and_takes_what_the_form_al
 ) -> None:
     known = {f"HEADGATE_{name.upper()}" for name in Settings.model_fields}
     for task in refresh().tasks:
-        assert isinstance(task, JobOperator)
-        assert set(task.env) <= known
+        assert not isinstance(task, JobOperator) or set(task.env) <= known
     monkeypatch.setenv("HEADGATE_INCLUDE_SEEN", "true")
     monkeypatch.setenv("HEADGATE_EMBEDDING_DIM", "2048")
     assert Settings().include_seen is True and Settings().embedding_dim == 2048
@@ -138,6 +142,8 @@ def test_the_forms_limits_are_the_settings_own() -> None:
         {"candidates_per_user": 0},
         {"include_seen": "maybe"},
         {"ranker_trees": -1},
+        {"approval": "no"},
+        {"approval": False},
     ],
     ids=str,
 )
@@ -191,6 +197,8 @@ def test_the_rollback_form_needs_only_a_reason_and_hands_it_on_as_one_word(versi
         {"version": "v3"},
         {"version": "v3", "reason": "why"},
         {"version": "v3", "reason": "wanted after all", "application": "fraud"},
+        {"version": "v3", "reason": "wanted after all", "break_glass": "yes"},
+        {"version": "v3", "reason": "wanted after all", "break_glass": None},
     ],
     ids=str,
 )
@@ -202,12 +210,33 @@ def test_the_promotion_form_refuses_a_bad_value(fields: Mapping[str, object]) ->
 def test_a_promotion_loads_what_it_flips_and_says_by_whom_and_why() -> None:
     fields: dict[str, object] = {"reason": "wanted after all; $(now)", "version": "v3"}
     _fill(promote_dag, fields).validate()
-    which = ["--application=ranking", "--version=v3"]
-    load, promote = (rendered(promote_dag, task_id, fields=fields).command[2:] for task_id in ("load", "promote"))
-    assert load == ["infra.snapshots", "load", *which]
-    assert promote == [
-        "infra.snapshots", "promote", "--force", "--actor", "airflow:ada", *which, "--reason=wanted after all; $(now)",
-    ]  # fmt: skip
+    rest = ["--application=ranking", "--version=v3", "--reason=wanted after all; $(now)"]
+    assert _promotion(fields) == [
+        ["infra.snapshots", "load", "--actor", "airflow:ada", *rest],
+        ["infra.snapshots", "promote", "--force", "--actor", "airflow:ada", *rest],
+    ]
+
+
+def test_a_promotion_past_failed_checks_says_so_to_both_jobs() -> None:
+    fields: dict[str, object] = {"reason": "the sale begins; agreed with bea", "version": "v3", "break_glass": True}
+    _fill(promote_dag, fields).validate()
+    assert [command.count("--break-glass") for command in _promotion(fields)] == [1, 1]
+    assert [command.count("--break-glass") for command in _promotion({**fields, "break_glass": False})] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("user", "approval", "actor", "reason"),
+    [
+        ("ada", {"by": "bea", "note": "fine"}, "airflow:bea", ", started by ada, approved: fine"),
+        (None, {"by": "bea", "note": ""}, "airflow:bea", ", started by schedule, approved"),
+        ("ada", None, "airflow:ada", ""),
+    ],
+)
+def test_who_approved_has_put_it_live_and_who_started_the_run_is_told_too(
+    user: str | None, approval: Mapping[str, str] | None, actor: str, reason: str
+) -> None:
+    command = rendered(refresh(), "flip", user=user, approval=approval).command
+    assert command[-4:] == ["--actor", actor, "--reason", f"snapshot_refresh_ranking manual__1{reason}"]
 
 
 def test_a_scheduled_run_is_nobodys_hand() -> None:
@@ -247,6 +276,10 @@ def test_the_page_explains_every_task_and_every_error_it_names_exists() -> None:
             assert task.doc_md, task.task_id
     for task in refresh().tasks:
         assert f"| `{task.task_id}` |" in inspect.cleandoc(refresh().doc_md or "")
+
+
+def _promotion(fields: Mapping[str, object]) -> list[list[str]]:
+    return [rendered(promote_dag, task_id, fields=fields).command[2:] for task_id in ("load", "promote")]
 
 
 def _fill(dag: DAG, fields: Mapping[str, object]) -> ParamsDict:

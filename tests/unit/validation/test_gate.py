@@ -98,6 +98,17 @@ def test_what_is_or_was_in_use_is_reported_on_and_keeps_its_state(bench: Workben
         outcome.require_passed()
 
 
+def test_a_snapshot_whose_flip_was_killed_before_it_recorded_so_is_not_rejected_while_it_is_live(
+    bench: Workbench,
+) -> None:
+    bench.edit_rows(lambda rows: rows.__delitem__(slice(0, 1)))
+    bench.reseal(counts={**bench.manifest.counts, "users": 119})
+    bench.version.record(State.VALIDATED, actor="test", reason="")
+    outcome = bench.judge(live=bench.version.version)
+    assert outcome.ruling.judgement.refused
+    assert (outcome.state, outcome.recorded) == (State.VALIDATED, False)
+
+
 def test_a_snapshot_that_went_live_during_its_judgement_stays_live(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,5 +39,12 @@ def test_the_embedded_redis_and_the_store_follow_from_port_and_home(monkeypatch:
     assert not Settings().embedded_redis
 
 
+def test_nobody_may_break_glass_until_somebody_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HEADGATE_BREAK_GLASS_USERS", raising=False)
+    assert Settings().may_break_glass == frozenset()
+    monkeypatch.setenv("HEADGATE_BREAK_GLASS_USERS", "ada, airflow:bea,")
+    assert Settings().may_break_glass == {"ada", "airflow:bea"}
+
+
 def test_every_setting_says_what_it_is_for() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []

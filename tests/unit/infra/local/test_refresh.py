@@ -95,6 +95,14 @@ def test_a_run_is_followed_to_its_version(
     assert "(2 of 2)" in capsys.readouterr().err
 
 
+def test_a_run_whose_snapshot_was_not_approved_is_no_success(airflow: FakeAirflow, client: AirflowClient) -> None:
+    run = f"/api/v2/dags/{DAG}/dagRuns/r1"
+    airflow.says(run, {"state": "success"})
+    airflow.says(f"{run}/taskInstances", tasks("success", "skipped"))
+    with pytest.raises(OperatorError, match=r"its snapshot was not approved\. .*: make history"):
+        refresh_snapshot(client, RANKING.name, conf={})
+
+
 def test_a_failed_run_names_the_task_its_error_and_its_log(
     airflow: FakeAirflow, client: AirflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -405,6 +405,58 @@ def test_a_redis_that_fails_in_the_middle_is_an_error_that_may_be_repeated(
     assert "every one of them may be repeated" in error
 
 
+def refused(headgate: Operator) -> str:
+    """A version that the gate refused because of its overlap."""
+    version = headgate.build(state=State.REJECTED)
+    row = {
+        "verdict": "refused",
+        "summary": "1 failed (overlap)",
+        "judged_at": "2024-06-01T00:00:00+00:00",
+        "digest": version.manifest().digest,
+        "findings": [{"check": "overlap", "status": "failed"}],
+    }
+    version.storage.create("validation/20240601T000000.000000Z-report.json", json.dumps(row).encode())
+    return version.version
+
+
+def test_a_promotion_past_failed_checks_loads_flips_and_is_in_every_record(headgate: Operator) -> None:
+    headgate.live(2)
+    headgate.set(HEADGATE_BREAK_GLASS_USERS="airflow:ada")
+    version, why = refused(headgate), "the sale begins at nine; agreed with bea"
+    words = ["promote", "--version", version, "--break-glass", "--actor", "airflow:ada", "--reason", why]
+    done = headgate(*words)
+    assert (done.result["version"], done.result["generation"]) == (version, 3)
+    assert done.result["passed_checks"] == ["overlap"]
+    assert "airflow:ada passes the failed check overlap: users see other lists" in done.stderr
+    told = headgate("history", "--json").result
+    flips, records = told["flips"], told["records"]
+    assert isinstance(flips, list) and isinstance(records, list)
+    assert (flips[-1]["actor"], flips[-1]["reason"]) == ("airflow:ada", f"break-glass past overlap: {why}")
+    passed = [row for row in records if row["version"] == version and row["state"] == "VALIDATED"]
+    assert [row["actor"] for row in passed] == ["airflow:ada"]
+    assert passed[0]["reason"].startswith(f"break-glass past overlap: {why}; report ")
+    assert headgate(*words).result["moved"] is False, "it may be repeated"
+
+
+def test_failed_checks_are_passed_by_no_command_without_permission(headgate: Operator) -> None:
+    headgate.live(1)
+    version, why = refused(headgate), "the sale begins at nine; agreed with bea"
+    for command in ("load", "promote"):
+        words = [command, "--version", version, "--break-glass", "--actor", "ada", "--reason", why]
+        assert headgate(*words).error.startswith(f"error: NotPermitted: ada may not promote ranking/{version} past")
+    forced = headgate("promote", "--version", version, "--force").error
+    assert forced.startswith(f"error: SnapshotNotValidated: ranking/{version} is REJECTED")
+    assert headgate("freshness").result["version"] == "v1"
+
+
+def test_a_snapshot_that_somebody_declined_may_still_be_promoted_on_purpose(headgate: Operator) -> None:
+    version = headgate.build().version
+    said = headgate("decline", "--version", version, "--actor", "bea", "--reason", "the lists look odd")
+    assert (said.result["state"], said.result["actor"]) == ("VALIDATED", "bea")
+    assert headgate("load", "--version", version).code == 0
+    assert headgate("promote", "--version", version, "--reason", "they are right").result["moved"] is True
+
+
 def test_the_module_is_a_command(headgate: Operator) -> None:
     words = [sys.executable, "-m", "infra.snapshots", "rollback", "--reason", "nothing is there"]
     done = subprocess.run(words, cwd=CHECKOUT, env=os.environ.copy(), capture_output=True, text=True, check=False)
