@@ -213,7 +213,7 @@ def wire(spec: ApplicationSpec, chosen: Settings) -> None:
     flip = JobOperator(
         task_id="flip",
         module="infra.snapshots",
-        args=["flip", *built, "--actor", FLIP_ACTOR, "--reason", FLIP_REASON],
+        args=["promote", *built, "--actor", FLIP_ACTOR, "--reason", FLIP_REASON],
         retries=2,
         execution_timeout=timedelta(minutes=5),
         doc_md="Compare-and-set of the alias. If it moved since `open`, nothing happens and the task says who was first.",

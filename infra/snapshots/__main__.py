@@ -186,7 +186,6 @@ def gc(
         console.result({**fields, "pruned": asdict(pruned)})
 
 
-app.command("flip", help="The same as promote, under the name that the tasks of a refresh have.")(promote)
 app.command("list")(looking.list_versions)
 app.command()(looking.show)
 app.command()(looking.status)

@@ -1,4 +1,4 @@
-"""looking: the commands on versions that change nothing: list, show, status, history, diff, verify, freshness."""
+"""looking: the commands that look at versions and move none: list, show, status, history, diff, verify, freshness."""
 
 from __future__ import annotations
 

@@ -16,20 +16,10 @@ from infra.contracts.ids import VersionName, version_number
 from infra.contracts.snapshots import Alias, Manifest, State, StateRecord
 from infra.snapshots.flips import PROMOTABLE, Flips, Standing
 from infra.snapshots.serving_copy import ServingCopy
-from infra.snapshots.verdicts import newest_verdict
+from infra.snapshots.verdicts import FiledVerdict, newest_verdict
 from infra.snapshots.versions import SnapshotStore, Version
 
 Action = Literal["promote", "rollback"]
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The gate's last judgement of a version; its page is the file `page` of the version's storage."""
-
-    page: str
-    verdict: str
-    summary: str
-    judged_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +38,7 @@ class VersionRow:
     items: int | None
     store_bytes: int | None
     redis_bytes: int | None
-    report: Report | None
+    verdict: FiledVerdict | None
     went_live: StateRecord | None
     action: Action | None
     problem: str
@@ -116,20 +106,14 @@ def overview(
     )
 
 
-def newest_report(version: Version) -> Report | None:
-    """The gate's last judgement of a version, whichever way it went; None where there was none."""
-    verdict = newest_verdict(version)
-    return Report(verdict.page, verdict.word, verdict.summary, verdict.judged_at) if verdict else None
-
-
 def report_page(version: Version) -> tuple[str, bytes]:
     """(file name, HTML) of the newest report; raises SnapshotNotFound where the gate has not judged the version."""
-    report = newest_report(version)
-    if report is None:
+    verdict = newest_verdict(version)
+    if verdict is None:
         raise SnapshotNotFound(
             f"{version.label} has no validation report.", mend=f"Run: make validate VERSION={version.version}"
         )
-    return f"{version.application}-{version.version}-validation.html", version.storage.read(report.page)
+    return f"{version.application}-{version.version}-validation.html", version.storage.read(verdict.page)
 
 
 def _serving(store: SnapshotStore, client: redis.Redis, shown: Collection[VersionName], *, address: str) -> Serving:
@@ -158,7 +142,7 @@ def _row(version: Version, serving: Serving) -> VersionRow:
         items=manifest.counts.get("items") if manifest else None,
         store_bytes=sum(part.bytes for part in manifest.parts.values()) if manifest else None,
         redis_bytes=int(str(copy["redis_bytes"])) if copy else None,
-        report=newest_report(version),
+        verdict=newest_verdict(version),
         went_live=went_live,
         action=_action(version.version, state, serving) if manifest else None,
         problem=problem,

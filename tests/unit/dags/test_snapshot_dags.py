@@ -242,7 +242,7 @@ def test_who_approved_has_put_it_live_and_who_started_the_run_is_told_too(
 def test_a_scheduled_run_is_nobodys_hand() -> None:
     assert rendered(refresh(), "flip", user=None).command[2:] == [
         "infra.snapshots",
-        "flip",
+        "promote",
         "--application",
         "ranking",
         "--version",

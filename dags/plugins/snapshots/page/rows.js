@@ -30,7 +30,7 @@ export function versionRow(row, { now, redisAway, rights, on }) {
   }
   if (row.redis_bytes !== null) cell("in-redis").textContent = size(row.redis_bytes);
   else if (redisAway) cell("in-redis").append(element("span", { className: "muted", text: "unknown" }));
-  if (row.report) cell("validation").append(verdict(row, on.report));
+  if (row.verdict) cell("validation").append(verdict(row, on.report));
   if (row.went_live) {
     const { at, actor, reason } = row.went_live;
     cell("went-live").append(
@@ -60,7 +60,7 @@ function badge(state) {
 }
 
 function verdict(row, open) {
-  const { verdict: word, summary, judged_at: at } = row.report;
+  const { word, summary, judged_at: at } = row.verdict;
   const button = element("button", { type: "button", className: `verdict ${word}`, title: `${summary}; ${moment(at)}` });
   button.append(icon("file-text"), spoken(word));
   button.setAttribute("aria-label", `Validation report of ${row.version}: ${word}`);

@@ -1,4 +1,4 @@
-"""Flips that are stopped between their steps, overtake each other, or meet a Redis that forgot: what is live, and what is said."""
+"""Flips that are stopped between their steps, or meet a Redis that forgot: what is live, and what is said."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import combinations
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,82 +15,32 @@ import pytest
 import redis
 
 from infra.config.settings import CHECKOUT
-from infra.contracts.errors import FlipFenced, HeadgateError, SnapshotCorrupt, SnapshotNotFound
+from infra.contracts.errors import FlipFenced, SnapshotCorrupt, SnapshotNotFound
 from infra.contracts.ids import VersionName
 from infra.contracts.snapshots import Alias, FlipKind, FlipRecord, State, Target
 from infra.snapshots import flips, keys
 from infra.snapshots.alias import same
 from infra.snapshots.flips import Flips
-from infra.snapshots.promotion import Promotion
-from infra.snapshots.versions import Version
 from tests.fixtures.redis_server import RedisProcess
 from tests.fixtures.service import Stage
-from tests.fixtures.tiny_snapshot import RANKING, build_tiny_snapshot, tiny_world
-
-ALL = 1.0
-STEPS = ("intend", "apply", "settle")
-_LIVE_BEFORE = 2
-"""The generation of what is live before two publishers race."""
+from tests.fixtures.tiny_snapshot import RANKING
+from tests.unit.infra.snapshots.scenes import (
+    ALL,
+    STEPS,
+    back,
+    go,
+    now,
+    path,
+    ready,
+    remember,
+    remembered,
+    states,
+    version,
+)
 
 
 class Killed(BaseException):
     """The process ends here: nothing of ours may catch it."""
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with four sealed versions, the last two built side by side; each test has a copy."""
-    root = tmp_path_factory.mktemp("built")
-    for number in range(4):
-        build_tiny_snapshot(str(root), world=tiny_world(users=4, items=40), k=5, generation=min(number, 2))
-    return root
-
-
-@pytest.fixture
-def stage(built: Path, redis_url: str, tmp_path: Path) -> Iterator[Stage]:
-    shutil.copytree(built, tmp_path / "store")
-    stage = Stage(tmp_path / "store", redis_url)
-    stage.client.flushall()
-    yield stage
-    stage.client.config_set("maxmemory", 0)
-    stage.client.flushall()
-
-
-def version(stage: Stage, name: str) -> Version:
-    return stage.promotion.store.get(name)
-
-
-def ready(stage: Stage, *names: str) -> None:
-    """Validated and loaded."""
-    for name in names:
-        version(stage, name).record(State.VALIDATED, actor="gate", reason="test")
-        stage.promotion.load(version(stage, name), limit_fraction=ALL)
-
-
-def go(stage: Stage, *names: str) -> None:
-    """Ready, and live one after the other."""
-    for name in names:
-        ready(stage, name)
-        stage.promotion.flip(version(stage, name), actor="t", reason=f"go {name}", force=True)
-
-
-def back(stage: Stage, wanted: str | None = None) -> Alias:
-    name = VersionName(wanted) if wanted else None
-    return stage.promotion.rollback(name, actor="t", reason="back", limit_fraction=ALL)[1]
-
-
-def now(stage: Stage) -> tuple[str, int] | None:
-    alias = stage.promotion.alias.read()
-    return (alias.version, alias.generation) if alias else None
-
-
-def path(stage: Stage) -> list[str]:
-    return [target.version for target in stage.promotion.flips.look().path]
-
-
-def states(stage: Stage) -> dict[str, State]:
-    store = stage.promotion.store
-    return {name: store.get(name).state() for name in store.versions()}
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, step: str, action: Callable[[], object]) -> None:
@@ -120,16 +67,6 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, step: str, action: Callable[[], o
             patched.setattr(Flips, step, kill_own(getattr(Flips, step)))
         with pytest.raises(Killed):
             action()
-
-
-def remembered(stage: Stage) -> dict[bytes | str, bytes | str]:
-    """All of the alias's hash, to be put back later: an older Redis."""
-    return dict(stage.client.hgetall(keys.alias(RANKING)))
-
-
-def remember(stage: Stage, row: dict[bytes | str, bytes | str]) -> None:
-    stage.client.delete(keys.alias(RANKING))
-    stage.client.hset(keys.alias(RANKING), items=[part for pair in row.items() for part in pair])
 
 
 # -- killed between the steps
@@ -428,127 +365,3 @@ def test_a_long_path_is_cut_and_the_journal_s_end_alone_is_read(stage: Stage, mo
     tip = journal.tip()
     assert reads == [12]
     assert tip.record is not None and tip.record.generation == tip.highest == 12
-
-
-# -- all interleavings
-
-
-@dataclass
-class Publisher:
-    """A flip in a thread of its own that waits before every step until it is let go."""
-
-    stage: Stage
-    action: Callable[[Promotion], object]
-    outcome: BaseException | object = None
-    _may: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    _waits: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    ended: bool = False
-
-    def start(self) -> None:
-        promotion = self.stage.promotion
-        for step in ("look", *STEPS):
-            setattr(promotion.flips, step, self._gated(getattr(promotion.flips, step)))
-        self._thread = threading.Thread(target=self._run, args=(promotion,), daemon=True)
-        self._thread.start()
-        assert self._waits.acquire(timeout=60)
-
-    def step(self) -> None:
-        """Let it go on to its next step; returns once it waits there, or has ended."""
-        if not self.ended:
-            self._may.release()
-            assert self._waits.acquire(timeout=60)
-
-    def _run(self, promotion: Promotion) -> None:
-        try:
-            self.outcome = self.action(promotion)
-        except HeadgateError as error:
-            self.outcome = error
-        self.ended = True
-        self._waits.release()
-
-    def _gated(self, step: Callable[..., object]) -> Callable[..., object]:
-        def gated(*args: Any, **named: Any) -> object:
-            if step.__name__ == "settle" and args[0].generation == _LIVE_BEFORE:
-                return step(*args, **named)  # what was settled long ago: nothing happens
-            self._waits.release()
-            assert self._may.acquire(timeout=60)
-            return step(*args, **named)
-
-        return gated
-
-
-def schedules() -> list[str]:
-    """Every order of the four steps (look, journal, apply, settle) of each of two."""
-    return ["".join("a" if at in chosen else "b" for at in range(8)) for chosen in combinations(range(8), 4)]
-
-
-def race(stage: Stage, order: str, **actions: Callable[[Promotion], object]) -> dict[str, object]:
-    publishers = {name: Publisher(stage, action) for name, action in actions.items()}
-    for publisher in publishers.values():
-        publisher.start()
-    for name in order:
-        publishers[name].step()
-    for publisher in publishers.values():
-        while not publisher.ended:
-            publisher.step()
-    return {name: publisher.outcome for name, publisher in publishers.items()}
-
-
-def require_one_history(stage: Stage) -> None:
-    """What the journal and the alias must say whatever happened."""
-    standing = stage.promotion.flips.recover()
-    assert standing.applied and standing.tip is not None
-    told = list(stage.promotion.flips.journal.newest(100))
-    assert [record.generation for record, _ in told] == list(range(len(told), 0, -1)), "no gap, no generation twice"
-    live = [name for name, state in states(stage).items() if state is State.LIVE]
-    assert live == [standing.tip.target.version]
-
-
-@pytest.fixture
-def fresh(stage: Stage) -> Callable[[], None]:
-    """Brings the scene back: v1, v2 live, v3 and v4 ready."""
-    go(stage, "v1", "v2")
-    ready(stage, "v3", "v4")
-    ranking, saved, row = stage.root / "ranking", stage.root.with_name("saved"), remembered(stage)
-    changing = [Path("journal"), *(Path("snapshots", name, "states") for name in stage.promotion.store.versions())]
-    for folder in changing:
-        shutil.copytree(ranking / folder, saved / folder)
-
-    def restore() -> None:
-        for folder in changing:
-            shutil.rmtree(ranking / folder)
-            shutil.copytree(saved / folder, ranking / folder)
-        remember(stage, row)
-
-    return restore
-
-
-def test_of_two_builds_in_all_interleavings_of_their_steps_one_goes_live_and_one_is_fenced(
-    stage: Stage, fresh: Callable[[], None]
-) -> None:
-    def flip(name: str) -> Callable[[Promotion], Alias]:
-        return lambda promotion: promotion.flip(promotion.store.get(name), actor=name, reason="r")
-
-    for order in schedules():
-        fresh()
-        outcomes = race(stage, order, a=flip("v3"), b=flip("v4"))
-        won = [name for name, outcome in outcomes.items() if isinstance(outcome, Alias)]
-        lost = [outcome for outcome in outcomes.values() if isinstance(outcome, FlipFenced)]
-        assert (len(won), len(lost)) == (1, 1), (order, outcomes)
-        assert now(stage) == ({"a": "v3", "b": "v4"}[won[0]], 3), order
-        require_one_history(stage)
-
-
-def test_a_rollback_and_a_build_in_all_interleavings_leave_one_history(stage: Stage, fresh: Callable[[], None]) -> None:
-    for order in schedules():
-        fresh()
-        outcomes = race(
-            stage,
-            order,
-            a=lambda promotion: promotion.flip(promotion.store.get("v3"), actor="build", reason="r"),
-            b=lambda promotion: promotion.rollback(None, actor="on call", reason="r", limit_fraction=ALL)[1],
-        )
-        assert all(isinstance(outcome, Alias | FlipFenced) for outcome in outcomes.values()), (order, outcomes)
-        assert any(isinstance(outcome, Alias) for outcome in outcomes.values()), order
-        assert path(stage) in (["v1"], ["v1", "v2"], ["v1", "v2", "v3"]), order
-        require_one_history(stage)

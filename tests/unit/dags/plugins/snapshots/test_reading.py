@@ -53,7 +53,7 @@ def test_a_row_has_sizes_counts_verdict_and_who_put_it_live_and_why(reader: Test
     assert (row["users"], row["items"]) == (20, 60)
     assert row["store_bytes"] == sum(part.bytes for part in manifest.parts.values())
     assert row["redis_bytes"] > 0
-    assert (row["report"]["verdict"], row["report"]["summary"]) == ("passed", "1 passed")
+    assert (row["verdict"]["word"], row["verdict"]["summary"]) == ("passed", "1 passed")
     assert (row["went_live"]["actor"], row["went_live"]["reason"]) == (
         "airflow:ada",
         "<script>alert(1)</script> was right",
