@@ -14,7 +14,7 @@ from infra.catalog.features.ranking import ITEM_FEATURES, RANKER_FEATURES, defin
 from infra.contracts.candidates import Float32s, Int32s
 from infra.contracts.errors import SnapshotCorrupt
 from infra.contracts.snapshots import Manifest
-from infra.snapshots.live import Pinned
+from infra.snapshots.pinned import Pinned
 from infra.snapshots.tables import (
     CANDIDATES,
     ITEM_TABLE,

@@ -69,6 +69,39 @@ class Settings(BaseSettings):
         "(`ada` at a shell, `airflow:ada` in Airflow); empty: nobody",
     )
 
+    canary_fraction: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="share of the users who are shown a refresh's snapshot before it goes live for all; 0: no canary",
+    )
+    canary_hours: float = Field(
+        24.0, gt=0, description="a canary that is not decided after this long is ended; it does not go live by itself"
+    )
+    canary_users: int = Field(1000, ge=50, description="users a canary needs on either side before it may be decided")
+    canary_alpha: float = Field(
+        0.05, gt=0, le=0.5, description="chance at most that a canary as good as the live snapshot is rolled back"
+    )
+    canary_tolerance: float = Field(
+        0.02, gt=0, lt=1, description="a canary goes live once it is surely no worse than this share below the live one"
+    )
+    visit_minutes: float = Field(
+        30.0, gt=0, description="how long after a user's first list what the user does counts in a canary"
+    )
+    guard_hours: float = Field(2.0, ge=0, description="how long what went live is watched for a fall; 0: not at all")
+    guard_drop: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="a fall of clicks or conversions by more than this share below what was before alarms",
+    )
+    guard_action: Literal["rollback", "alert"] = Field(
+        "rollback", description="what a fall after going live leads to: a rollback, or a failed run for people to see"
+    )
+    exposures_kept: int = Field(
+        500_000, ge=1000, description="lists shown that the log remembers, about 400 bytes each; the oldest go first"
+    )
+
     require_all: bool = Field(False, description="a missing tool fails a test instead of skipping it")
     proof_size: Literal["small", "full"] = Field("small", description="how large the proofs of the tests are")
 

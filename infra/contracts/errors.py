@@ -87,6 +87,10 @@ class FlipFenced(SnapshotError):
     """The alias moved since the caller looked: a newer build or a rollback went first."""
 
 
+class CanaryRuns(SnapshotError):
+    """Something was asked for that would end the canary that runs, or one was asked for while another runs."""
+
+
 class NothingToRollBackTo(SnapshotError):
     """The alias has no earlier version."""
 

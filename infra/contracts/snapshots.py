@@ -9,6 +9,7 @@ from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from enum import StrEnum
 
+from infra.contracts.canaries import Canary
 from infra.contracts.errors import MoveNotAllowed, SnapshotCorrupt
 from infra.contracts.ids import ApplicationName, DatasetId, VersionName
 
@@ -32,8 +33,8 @@ ALLOWED_MOVES: dict[State, frozenset[State]] = {
     State.VALIDATED: frozenset({State.CANARY, State.LIVE, State.VALIDATED, State.REJECTED}),
     State.CANARY: frozenset({State.LIVE, State.VALIDATED, State.ROLLED_BACK}),
     State.LIVE: frozenset({State.RETIRED, State.ROLLED_BACK}),
-    State.RETIRED: frozenset({State.LIVE}),
-    State.ROLLED_BACK: frozenset({State.LIVE}),
+    State.RETIRED: frozenset({State.LIVE, State.CANARY}),
+    State.ROLLED_BACK: frozenset({State.LIVE, State.CANARY}),
     State.REJECTED: frozenset({State.VALIDATED, State.REJECTED}),
 }
 """Every move that is allowed; a second judgement of a refused or validated snapshot is one (thresholds may have changed)."""
@@ -158,7 +159,7 @@ def _require_fields(seen: dict[str, object]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """What `predictions_current` says: which version is live, since when, by whose hand."""
+    """What `predictions_current` says: which version is live, since when, by whose hand, and which canary runs beside it."""
 
     version: VersionName
     generation: int
@@ -166,14 +167,23 @@ class Alias:
     flipped_at: datetime
     actor: str
     reason: str
+    canary: Canary | None = None
 
 
 class FlipKind(StrEnum):
-    """Why the alias was moved: by a build or by hand, back by hand, or away from a flip that could not be completed."""
+    """Why the alias was moved. The last three leave what is live alone, and change what runs beside it."""
 
     FLIP = "flip"
+    """By a build, by a canary that passed, or by hand."""
     ROLLBACK = "rollback"
     REPAIR = "repair"
+    """Away from a flip that could not be completed."""
+    CANARY = "canary"
+    """A canary or a shadow began."""
+    CANARY_END = "canary-end"
+    """It was ended without a verdict."""
+    CANARY_ROLLBACK = "canary-rollback"
+    """It was found worse than the live one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +195,22 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Stamp:
+    """When, by whose hand, and why."""
+
+    at: datetime
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class FlipRecord:
     """One line of the journal of flips: what a generation names, for ever.
 
     before: what was live at that moment, and its generation; None at the first flip.
     path: what was live and not rolled back, oldest first; its last is this record's own target.
+    canary: what runs beside it from here on; canary_before: what ran until then.
+    live_since: how the target went live, where that was before this record, which only begins or ends a canary.
     """
 
     generation: int
@@ -200,6 +221,9 @@ class FlipRecord:
     before: Target | None
     before_generation: int
     path: tuple[Target, ...]
+    canary: Canary | None = None
+    canary_before: Canary | None = None
+    live_since: Stamp | None = None
 
     @property
     def target(self) -> Target:
@@ -209,12 +233,14 @@ class FlipRecord:
     @property
     def alias(self) -> Alias:
         """What `predictions_current` says once the flip is applied."""
-        target = self.target
-        return Alias(target.version, self.generation, target.digest, self.at, self.actor, self.reason)
+        target, since = self.target, self.live_since or Stamp(self.at, self.actor, self.reason)
+        return Alias(
+            target.version, self.generation, target.digest, since.at, since.actor, since.reason, canary=self.canary
+        )
 
     def to_json(self) -> str:
         """As it lies in the journal."""
-        return json.dumps(asdict(self) | {"at": self.at.isoformat()}, indent=1)
+        return json.dumps(asdict(self), indent=1, default=datetime.isoformat)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> FlipRecord:
@@ -230,7 +256,18 @@ class FlipRecord:
             before=Target(**before) if before else None,
             before_generation=fields["before_generation"],
             path=tuple(Target(**target) for target in fields["path"]),
+            canary=_canary(fields.get("canary")),
+            canary_before=_canary(fields.get("canary_before")),
+            live_since=_stamp(fields.get("live_since")),
         )
+
+
+def _canary(fields: dict[str, object] | None) -> Canary | None:
+    return Canary.from_fields(fields) if fields else None
+
+
+def _stamp(fields: dict[str, str] | None) -> Stamp | None:
+    return Stamp(datetime.fromisoformat(fields["at"]), fields["actor"], fields["reason"]) if fields else None
 
 
 @dataclass(frozen=True, slots=True)

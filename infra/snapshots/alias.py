@@ -7,6 +7,7 @@ from datetime import datetime
 
 import redis
 
+from infra.contracts.canaries import Canary
 from infra.contracts.errors import FlipFenced
 from infra.contracts.ids import ApplicationName, alias_value, version_name
 from infra.contracts.snapshots import Alias
@@ -19,7 +20,7 @@ if generation ~= ARGV[1] or version ~= ARGV[2] or digest ~= ARGV[3] or tonumber(
   return 0
 end
 redis.call('HSET', KEYS[1], 'generation', ARGV[4], 'version', ARGV[5], 'digest', ARGV[6],
-           'flipped_at', ARGV[7], 'actor', ARGV[8], 'reason', ARGV[9])
+           'flipped_at', ARGV[7], 'actor', ARGV[8], 'reason', ARGV[9], 'canary', ARGV[10], 'canary_version', ARGV[11])
 redis.call('PUBLISH', KEYS[2], ARGV[5])
 return 1
 """
@@ -55,6 +56,8 @@ class AliasStore:
                 wanted.flipped_at.isoformat(),
                 wanted.actor,
                 wanted.reason,
+                wanted.canary.to_json() if wanted.canary else "",
+                alias_value(wanted.canary.version) if wanted.canary else "",
             ],
         )
         if moved:
@@ -89,6 +92,7 @@ def parse_alias(row: dict[bytes | str, bytes | str]) -> Alias:
         flipped_at=datetime.fromisoformat(found["flipped_at"]),
         actor=found["actor"],
         reason=found["reason"],
+        canary=Canary.from_json(found["canary"]) if found.get("canary") else None,
     )
 
 

@@ -8,15 +8,18 @@ from datetime import UTC, datetime
 
 import redis
 
+from infra.contracts.canaries import Canary
 from infra.contracts.errors import FlipFenced, MoveNotAllowed, SnapshotError, SnapshotNotFound
 from infra.contracts.ids import version_number
-from infra.contracts.snapshots import Alias, FlipKind, FlipRecord, State, Target
+from infra.contracts.snapshots import Alias, FlipKind, FlipRecord, Stamp, State, Target
 from infra.snapshots.alias import AliasStore, describe, same
 from infra.snapshots.serving_copy import ServingCopy
 from infra.snapshots.versions import SnapshotStore
 
 PROMOTABLE = frozenset({State.VALIDATED, State.CANARY, State.LIVE, State.RETIRED, State.ROLLED_BACK})
 """The states from which a snapshot may be loaded and go live."""
+
+_BESIDE = frozenset({FlipKind.CANARY, FlipKind.CANARY_END, FlipKind.CANARY_ROLLBACK})
 
 _LONGEST_PATH = 100
 _PASSES = 20
@@ -47,6 +50,11 @@ class Standing:
         if self.ahead or self.tip is None:
             return self.alias
         return self.tip.alias
+
+    @property
+    def canary(self) -> Canary | None:
+        """What runs beside what is live."""
+        return self.live.canary if self.live is not None else None
 
     @property
     def path(self) -> tuple[Target, ...]:
@@ -120,7 +128,7 @@ class Flips:
             if standing.applied:
                 self.settle(tip)
                 return standing
-            unfit = self.unfit(tip.target)
+            unfit = self._unfit(tip)
             if unfit:
                 self.journal.void(tip.generation, actor=_RECOVERY, reason=unfit)
                 continue
@@ -135,9 +143,19 @@ class Flips:
         )
 
     def intend(
-        self, standing: Standing, path: tuple[Target, ...], *, kind: FlipKind, actor: str, reason: str
+        self,
+        standing: Standing,
+        path: tuple[Target, ...],
+        *,
+        kind: FlipKind,
+        actor: str,
+        reason: str,
+        canary: Canary | None = None,
     ) -> FlipRecord:
-        """Step 1: journal the flip to the path's last. Raises FlipFenced where somebody has taken its generation."""
+        """Step 1: journal the flip to the path's last, beside which `canary` runs; what ran until now ends.
+
+        Raises FlipFenced where somebody has taken its generation.
+        """
         live = standing.live
         record = FlipRecord(
             generation=standing.generation + 1,
@@ -148,6 +166,9 @@ class Flips:
             before=Target(live.version, live.digest) if live else None,
             before_generation=live.generation if live else 0,
             path=path[-_LONGEST_PATH:],
+            canary=canary,
+            canary_before=standing.canary,
+            live_since=Stamp(live.flipped_at, live.actor, live.reason) if live and kind in _BESIDE else None,
         )
         if not self.journal.append(record):
             raise FlipFenced(
@@ -170,6 +191,7 @@ class Flips:
             version = self.store.get(name)
             if version.state() is not State.LIVE:
                 version.record(State.LIVE, actor=record.actor, reason=record.reason)
+        self._settle_canary(record)
         if before is None or before.version == name:
             return
         back = record.kind is FlipKind.ROLLBACK and version_number(name) < version_number(before.version)
@@ -178,6 +200,21 @@ class Flips:
             if left.state() is State.LIVE:
                 state = State.ROLLED_BACK if back else State.RETIRED
                 left.record(state, actor=record.actor, reason=f"{name} went live: {record.reason}")
+
+    def _settle_canary(self, record: FlipRecord) -> None:
+        ended, begun = record.canary_before, record.canary
+        if ended is not None and ended.version not in {record.target.version, begun.version if begun else None}:
+            with suppress(MoveNotAllowed, SnapshotNotFound):
+                version = self.store.get(ended.version)
+                if version.state() is State.CANARY:
+                    state = State.ROLLED_BACK if record.kind is FlipKind.CANARY_ROLLBACK else State.VALIDATED
+                    version.record(state, actor=record.actor, reason=f"its canary ended: {record.reason}")
+        if begun is not None:
+            with suppress(MoveNotAllowed, SnapshotNotFound):
+                version = self.store.get(begun.version)
+                if version.state() is not State.CANARY:
+                    reason = f"{begun.mode} for {begun.fraction:.3g} of the users: {record.reason}"
+                    version.record(State.CANARY, actor=record.actor, reason=reason)
 
     def unfinished_rollback(self, standing: Standing) -> bool:
         """Whether the newest flip is a rollback that was stopped before its alias was moved, or before its states were recorded."""
@@ -200,6 +237,12 @@ class Flips:
             return f"{version.label} on the store has digest {digest[:12]}, the flip named {target.digest[:12]}."
         state = version.state()
         return "" if state in PROMOTABLE else f"{version.label} is {state}."
+
+    def _unfit(self, record: FlipRecord) -> str:
+        unfit = self.unfit(record.target)
+        if not unfit and record.canary is not None:
+            unfit = self.unfit(Target(record.canary.version, record.canary.digest))
+        return unfit
 
     def _path_past_void(self, standing: Standing) -> tuple[Target, ...]:
         """What is live where the newest flip is void: as before it, down to the newest snapshot that may be live.

@@ -60,6 +60,16 @@ def event_log(application: ApplicationName) -> str:
     return f"hg:{application}:log"
 
 
+def exposure_log(application: ApplicationName) -> str:
+    """The stream of lists that the service showed, or would have shown."""
+    return f"hg:{application}:exposures"
+
+
+def canary_look(application: ApplicationName) -> str:
+    """The newest look at the canary that runs, as JSON; the judgement that ends it lies beside the snapshot."""
+    return f"headgate:{{{application}}}:canary_look"
+
+
 def recent_items(application: ApplicationName, user_id: str) -> str:
     """A user's latest items, scored by event time in milliseconds."""
     return f"hg:{application}:recent:{user_id}"

@@ -40,15 +40,18 @@ local function lease(version)
   local left = tonumber(redis.call('ZSCORE', KEYS[2], member) or '0') - now
   if left < ARGV[2] / 2 then redis.call('ZADD', KEYS[2], at(ARGV[2]), member) end
 end
-local live = redis.call('HGET', KEYS[1], 'version')
-if live then lease(live) end
-if ARGV[3] ~= '' then lease(ARGV[3]) end
+local named = redis.call('HMGET', KEYS[1], 'version', 'canary_version')
+for place = 1, 2 do
+  local version, served = named[place] or '', ARGV[2 + place]
+  if version ~= '' then lease(version) end
+  if served ~= '' then lease(served) end
+end
 return alias
 """
-"""Reads the alias and, in the same step, leases what it names and what the reader serves, for half of that time at least:
-a look that finds more left writes nothing, so that five looks a second do not fill the append-only file.
+"""Reads the alias and, in the same step, leases what it names (live and canary) and what the reader serves, for half of that
+time at least: a look that finds more left writes nothing, so that five looks a second do not fill the append-only file.
 
-KEYS: alias, leases. ARGV: reader, milliseconds, what is served (`predictions_v12`, or nothing)."""
+KEYS: alias, leases. ARGV: reader, milliseconds, and the two that are served: live and canary (`predictions_v12`, or nothing)."""
 
 _HOLD = f"""#!lua flags=allow-oom
 {_NOW}
@@ -60,7 +63,8 @@ return 0
 
 _CLAIM = f"""#!lua flags=allow-oom
 {_NOW}
-if redis.call('HGET', KEYS[1], 'version') == ARGV[1] then return 0 end
+local named = redis.call('HMGET', KEYS[1], 'version', 'canary_version')
+if named[1] == ARGV[1] or named[2] == ARGV[1] then return 0 end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], at(0), '+inf')) do
   if string.sub(member, 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then return 0 end
 end
@@ -101,7 +105,7 @@ class Leases:
             self._client.zrem(leases, f"{name} {self._reader}")
 
     def claim(self, version: VersionName) -> bool:
-        """Take (or renew) the right to delete a version; False where it is live or leased."""
+        """Take (or renew) the right to delete a version; False where it is live, a canary, or leased."""
         names = (keys.alias, keys.leases, keys.claims)
         wanted = [name(self._application) for name in names]
         return bool(self._claim(keys=wanted, args=[alias_value(version), int(_CLAIM_S * 1000)]))

@@ -7,21 +7,21 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from dataclasses import replace
+from typing import Generic
 
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from infra.contracts.errors import HeadgateError, SnapshotCorrupt
+from infra.contracts.errors import HeadgateError
 from infra.contracts.ids import ApplicationName, alias_value
-from infra.contracts.snapshots import Alias, Manifest, State
+from infra.contracts.snapshots import Alias, State
 from infra.snapshots import keys
 from infra.snapshots.alias import parse_alias_reply
+from infra.snapshots.beside import CanaryBeside
 from infra.snapshots.leases import LEASE_S, PIN, reader_name
-from infra.snapshots.versions import SnapshotStore, Version
+from infra.snapshots.pinned import Assignment, Load, Pinned, T, read_pinned
+from infra.snapshots.versions import SnapshotStore
 
 _log = logging.getLogger("headgate.live")
 
@@ -30,19 +30,6 @@ POLL_S = 0.2
 
 RETRY_S = 5.0
 """A snapshot that could not be loaded is tried again after this long: the store may have been away."""
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Pinned(Generic[T]):
-    """One snapshot as a request sees it. A request takes the reference once; nothing of another version mixes in."""
-
-    alias: Alias
-    manifest: Manifest
-    content: T
-    loaded_at: datetime
-    load_seconds: float
 
 
 class LiveSnapshots(Generic[T]):
@@ -53,10 +40,8 @@ class LiveSnapshots(Generic[T]):
     service that starts beside such a Redis begins with what the journal says.
     """
 
-    def __init__(
-        self, client: redis.asyncio.Redis, store: SnapshotStore, load: Callable[[Version, Manifest], T]
-    ) -> None:
-        """load: reads what the service needs of a version, in a thread; raises HeadgateError where it must not be served."""
+    def __init__(self, client: redis.asyncio.Redis, store: SnapshotStore, load: Load[T]) -> None:
+        """load: is called in a thread."""
         self._client = client
         self._store = store
         self._load = load
@@ -69,6 +54,7 @@ class LiveSnapshots(Generic[T]):
         self._pin = client.register_script(PIN)
         self._reader = reader_name()
         self._leased_until_s = 0.0
+        self._beside = CanaryBeside(self.read, retry_s=RETRY_S)
         self.current: Pinned[T] | None = None
         self.snapshot_problem = "no version is live yet"
         self.redis_problem = ""
@@ -90,6 +76,21 @@ class LiveSnapshots(Generic[T]):
             return ""
         return "Run: make up" if self.redis_problem else "Run: make snapshot"
 
+    @property
+    def canary(self) -> Pinned[T] | None:
+        """What runs beside the live snapshot, once it is loaded."""
+        return self._beside.pinned
+
+    @property
+    def canary_problem(self) -> str:
+        """Why the canary that the alias names is not served; empty where it is, or where none runs."""
+        return self._beside.problem
+
+    def assign(self, user_id: str) -> Assignment[T] | None:
+        """Which snapshot a request of that user is answered from, by one look; None where none is loaded yet."""
+        current = self.current
+        return self._beside.assign(current, user_id) if current is not None else None
+
     async def start(self) -> None:
         """Begin to watch. Returns at once; `current` is set when the first snapshot has been loaded."""
         self._task = asyncio.create_task(self._watch(), name="alias-poll")
@@ -102,6 +103,7 @@ class LiveSnapshots(Generic[T]):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+        await self._beside.stop()
 
     def outlived(self, leased_until_s: float) -> bool:
         """Whether that lease, read when a request began, ran out before it ended: then the process was stopped on the way.
@@ -117,6 +119,12 @@ class LiveSnapshots(Generic[T]):
 
     async def check(self) -> None:
         """Look at the alias once, lease what it names and what is served, and load what it names if that is new."""
+        before = self.current
+        await self._check()
+        if self.current is not None:
+            self._beside.follow(self.current, left=before)
+
+    async def _check(self) -> None:
         alias: Alias | None = None
         try:
             alias = await self._read_alias()
@@ -145,8 +153,9 @@ class LiveSnapshots(Generic[T]):
                 "Run: python -m infra.snapshots reload"
             )
             return
-        if current is not None and alias.digest == current.alias.digest:
-            self.current, self._failed, self.snapshot_problem = replace(current, alias=alias), None, ""
+        held = next((it for it in (current, self.canary) if it is not None and it.alias.digest == alias.digest), None)
+        if held is not None:
+            self.current, self._failed, self.snapshot_problem = replace(held, alias=alias), None, ""
             return
         wanted = (alias.generation, alias.digest)
         if self._failed == wanted and time.monotonic() - self._failed_at_s < RETRY_S:
@@ -154,10 +163,10 @@ class LiveSnapshots(Generic[T]):
         await self._take(alias)
 
     async def _read_alias(self) -> Alias | None:
-        served = alias_value(self.current.alias.version) if self.current else ""
+        served = [alias_value(it.alias.version) if it is not None else "" for it in (self.current, self.canary)]
         names = [keys.alias(self.application), keys.leases(self.application)]
         asked_s = time.monotonic()
-        reply = await self._pin(keys=names, args=[self._reader, int(LEASE_S * 1000), served])
+        reply = await self._pin(keys=names, args=[self._reader, int(LEASE_S * 1000), *served])
         self._leased_until_s = asked_s + LEASE_S / 2
         return parse_alias_reply(reply)
 
@@ -178,8 +187,16 @@ class LiveSnapshots(Generic[T]):
     def _applied(self) -> Alias | None:
         """The journal's end, if its states were recorded: before that, its flip may not have reached Redis."""
         tip = self._store.journal.tip().record
-        if tip is None or self._store.get(tip.target.version).state() is not State.LIVE:
+        if tip is None:
             return None
+        wanted = {tip.target.version: True}
+        if tip.canary_before is not None:
+            wanted.setdefault(tip.canary_before.version, False)
+        if tip.canary is not None:
+            wanted[tip.canary.version] = True
+        for name, served in wanted.items():
+            if (self._store.get(name).state() in {State.LIVE, State.CANARY}) is not served:
+                return None
         return tip.alias
 
     async def _take(self, alias: Alias) -> None:
@@ -203,16 +220,7 @@ class LiveSnapshots(Generic[T]):
 
     def read(self, alias: Alias) -> Pinned[T]:
         """What the alias names, from the store. Raises SnapshotNotFound, SnapshotCorrupt."""
-        started = time.monotonic()
-        version = self._store.get(alias.version)
-        manifest = version.manifest()
-        if manifest.digest != alias.digest:
-            raise SnapshotCorrupt(
-                f"{version.label} on the store has digest {manifest.digest[:12]}, the alias names {alias.digest[:12]}.",
-                mend="HEADGATE_STORE of the service and of the jobs must be the same.",
-            )
-        content = self._load(version, manifest)
-        return Pinned(alias, manifest, content, datetime.now(UTC), time.monotonic() - started)
+        return read_pinned(self._store, alias, self._load)
 
     async def _watch(self) -> None:
         while True:

@@ -1,16 +1,20 @@
-"""promotion: what an operator does to versions: open, load, flip, roll back, reload, collect garbage, ask how fresh."""
+"""promotion: what an operator does to versions: open, load, flip, try on a share of the users, roll back, reload, collect."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import redis
 
+from infra.contracts.canaries import Canary, CanaryMode
 from infra.contracts.errors import (
+    CanaryRuns,
     FlipFenced,
+    MoveNotAllowed,
     NothingToRollBackTo,
     SnapshotCorrupt,
     SnapshotError,
@@ -19,7 +23,7 @@ from infra.contracts.errors import (
     SnapshotNotValidated,
 )
 from infra.contracts.ids import VersionName, alias_value, version_name, version_number
-from infra.contracts.snapshots import Alias, FlipKind, Manifest, State, Target
+from infra.contracts.snapshots import Alias, FlipKind, FlipRecord, Manifest, State, Target, check_move
 from infra.snapshots import keys
 from infra.snapshots.flips import PROMOTABLE, Flips, Standing
 from infra.snapshots.leases import Leases
@@ -64,8 +68,9 @@ class Promotion:
         """Put a validated, loaded version live.
 
         What Redis holds of it is compared with the sealed digests: all of it before a first promotion, else a sample. So are
-        the files beside it. Flipping to what is live already changes nothing. Raises FlipFenced where the generation moved
-        since the version was opened (`force` takes it as it is now), SnapshotNotValidated, SnapshotNotLoaded, SnapshotCorrupt.
+        the files beside it. Flipping to what is live already changes nothing; the canary that runs goes live for all. Raises
+        FlipFenced where the generation moved since the version was opened, CanaryRuns where the canary of another runs (`force`
+        takes it as it is now, and ends that), SnapshotNotValidated, SnapshotNotLoaded, SnapshotCorrupt.
         """
         standing = self.flips.recover()
         manifest = version.manifest()
@@ -73,14 +78,64 @@ class Promotion:
         if standing.alias is not None and _is(standing.alias, target) and _is(standing.live, target):
             return standing.alias
         self._require_validated(version)
-        if not force and manifest.generation_at_start != standing.generation and not _is(standing.live, target):
-            raise self._fenced(standing, version)
+        if not _runs(standing.canary, target) and not _is(standing.live, target) and not force:
+            self._require_no_canary(standing)
+            self._require_generation(standing, version, manifest)
         with self.leases.held(version.version):
             self._require_as_validated(version, manifest)
-            first = version.state() in _NEVER_LIVE
-            chunks, rng = None if first else SAMPLED_CHUNKS, np.random.default_rng()
-            self.copy_of(version).verify(manifest, chunks=chunks, rng=rng)
             return self._go(standing, (*standing.path, target), FlipKind.FLIP, actor=actor, reason=reason)
+
+    def start_canary(
+        self, version: Version, fraction: float, mode: CanaryMode, *, actor: str, reason: str, force: bool = False
+    ) -> Alias:
+        """Let a loaded version that may go live be tried beside the live one: shown to a share of the users, or unseen.
+
+        Verified as before a promotion, and fenced like one. Starting it as it runs already changes nothing. Raises
+        InvalidRequest (the fraction), MoveNotAllowed, CanaryRuns, SnapshotNotFound (nothing is live), and what `flip` raises.
+        """
+        standing, manifest = self.flips.recover(), version.manifest()
+        canary = Canary(
+            version=version.version,
+            digest=manifest.digest,
+            fraction=fraction,
+            salt=secrets.token_hex(8),
+            mode=mode,
+            started_at=datetime.now(UTC),
+            started_by=actor,
+        )
+        if standing.live is None:
+            raise SnapshotNotFound(
+                f"{self.store.application} has no live snapshot to try {version.version} beside.",
+                mend=f"Run: python -m infra.snapshots promote --version {version.version}",
+            )
+        running = standing.canary
+        if running is not None and standing.applied and canary.same_trial(running):
+            return standing.live
+        self._require_no_canary(standing)
+        check_move(snapshot=version.label, version=version.version, seen=version.state(), wanted=State.CANARY)
+        if not force:
+            self._require_generation(standing, version, manifest)
+        with self.leases.held(version.version):
+            self._require_as_validated(version, manifest)
+            record = self.flips.intend(
+                standing, standing.path, kind=FlipKind.CANARY, actor=actor, reason=reason, canary=canary
+            )
+            return self._finish(standing, record)
+
+    def end_canary(self, wanted: VersionName, *, actor: str, reason: str, refused: bool) -> Alias:
+        """End the canary of that version; all users get what is live. refused: it was found worse, so it is ROLLED_BACK.
+
+        Otherwise it is VALIDATED as before. Raises MoveNotAllowed where it does not run, FlipFenced.
+        """
+        standing = self.flips.recover()
+        if standing.canary is None or standing.canary.version != wanted:
+            runs = f"the canary of {standing.canary.version} runs" if standing.canary else "no canary runs"
+            raise MoveNotAllowed(
+                f"{self.store.application}/{wanted} is not tried on users now: {runs}.", mend="Run: make status"
+            )
+        kind = FlipKind.CANARY_ROLLBACK if refused else FlipKind.CANARY_END
+        record = self.flips.intend(standing, standing.path, kind=kind, actor=actor, reason=reason)
+        return self._finish(standing, record)
 
     def rollback(
         self, wanted: VersionName | None, *, actor: str, reason: str, limit_fraction: float
@@ -99,16 +154,17 @@ class Promotion:
         if standing.alias is not None and _is(standing.alias, path[-1]) and _is(standing.live, path[-1]):
             return before, standing.alias
         with self.leases.held(version.version):
-            self._require_as_validated(version, version.manifest())
+            self._require_files(version, version.manifest())
             self._load(version, limit_fraction=limit_fraction)
             after = self._go(standing, path, FlipKind.ROLLBACK, actor=actor, reason=reason)
         return before, after
 
     def reload(self, *, limit_fraction: float, advance: Callable[[int], None] = lambda users: None) -> Reloaded:
-        """Rebuild from the store what Redis lost: the live version's copy, the alias, then the copy of the version before.
+        """Rebuild from the store what Redis lost: the live version's copy and the canary's, the alias, then the version before.
 
         What is there already is left. A live version that cannot be loaded because its files are damaged is voided, and the
-        newest before it that can takes its place. Raises SnapshotNotFound where nothing is live, NotEnoughRoom.
+        newest before it that can takes its place; a canary that cannot is ended. Raises SnapshotNotFound where nothing is live,
+        NotEnoughRoom.
         """
         before, loads = self.flips.look(), dict[VersionName, LoadReport]()
         standing = self.flips.recover()
@@ -124,6 +180,8 @@ class Promotion:
                 if standing.applied or standing.ahead:
                     raise
                 self.flips.journal.void(standing.highest, actor="reload", reason=str(error))
+            else:
+                loads |= self._reload_canary(standing, limit_fraction=limit_fraction, advance=advance)
             standing = self.flips.recover()
         for target in standing.path[-2:-1]:
             version = self.store.get(target.version)
@@ -146,7 +204,7 @@ class Promotion:
     def collect(self, *, keep: int) -> dict[VersionName, int]:
         """Delete the copies that nobody needs. Returns keys deleted a version.
 
-        Kept are the `keep` newest versions of the live path (the live one and the one before it always), what a reader
+        Kept are the `keep` newest versions of the live path (the live one and the one before it always), a canary, what a reader
         leases, and what is newer than all of that path and waits for its first flip. What a load or a deletion that was killed
         left is deleted as well.
         """
@@ -154,6 +212,8 @@ class Promotion:
         if not standing.path:
             return {}
         kept = {target.version for target in standing.path[-max(keep, 2) :]}
+        if standing.canary is not None:
+            kept.add(standing.canary.version)
         newest_live = max(version_number(target.version) for target in standing.path)
         deleted = {}
         for name in self._present():
@@ -199,6 +259,20 @@ class Promotion:
         self._require_validated(version)
         return self.copy_of(version).load(manifest, limit_fraction=limit_fraction, advance=advance)
 
+    def _reload_canary(
+        self, standing: Standing, *, limit_fraction: float, advance: Callable[[int], None]
+    ) -> dict[VersionName, LoadReport]:
+        """Before the alias names it again: its users must not meet a version that is not there."""
+        canary = standing.canary
+        if canary is None:
+            return {}
+        version = self.store.get(canary.version)
+        try:
+            return {version.version: self.load(version, limit_fraction=limit_fraction, advance=advance)}
+        except SnapshotCorrupt as error:
+            self.flips.intend(standing, standing.path, kind=FlipKind.CANARY_END, actor="reload", reason=str(error))
+            return {}
+
     def _delete(self, name: VersionName) -> int:
         def claim() -> None:
             if not self.leases.claim(name):
@@ -228,7 +302,10 @@ class Promotion:
                     mend="Run: python -m infra.snapshots reload",
                 )
             return alias
-        record = self.flips.intend(standing, path, kind=kind, actor=actor, reason=reason)
+        return self._finish(standing, self.flips.intend(standing, path, kind=kind, actor=actor, reason=reason))
+
+    def _finish(self, standing: Standing, record: FlipRecord) -> Alias:
+        """The second and the third step."""
         alias = self.flips.apply(record, seen=standing.alias)
         self.flips.settle(record)
         return alias
@@ -254,21 +331,45 @@ class Promotion:
                 f"{version.label} is {state}; wanted VALIDATED.", mend=f"Run: make validate VERSION={version.version}"
             )
 
-    def _require_as_validated(self, version: Version, manifest: Manifest) -> None:
+    def _require_files(self, version: Version, manifest: Manifest) -> None:
         """Compare with the manifest every file but the candidates, whose records are compared in Redis."""
         for part in manifest.parts:
             if part != CANDIDATES:
                 verify_part(version, manifest, part)
 
-    def _fenced(self, standing: Standing, version: Version) -> FlipFenced:
+    def _require_as_validated(self, version: Version, manifest: Manifest) -> None:
+        """The files, and what Redis holds: all of it before users see it for the first time, else a sample."""
+        self._require_files(version, manifest)
+        chunks = None if version.state() in _NEVER_LIVE else SAMPLED_CHUNKS
+        self.copy_of(version).verify(manifest, chunks=chunks, rng=np.random.default_rng())
+
+    def _require_no_canary(self, standing: Standing) -> None:
+        if standing.canary is None:
+            return
+        canary, application = standing.canary, self.store.application
+        raise CanaryRuns(
+            f"{application}: the {canary.mode} of {canary.version} runs on {canary.fraction:.3g} of the users since "
+            f"{canary.started_at:%Y-%m-%d %H:%M:%S} UTC, started by {canary.started_by}.",
+            mend=f"Wait for its end, or end it: python -m infra.snapshots canary end --application {application} "
+            f"--version {canary.version} --reason '...'",
+        )
+
+    def _require_generation(self, standing: Standing, version: Version, manifest: Manifest) -> None:
+        """Raise FlipFenced where something moved since the version's build began."""
+        if manifest.generation_at_start == standing.generation:
+            return
         live = alias_value(standing.live.version) if standing.live else "no version"
-        return FlipFenced(
-            f"{self.store.application}: the alias is at generation {standing.generation} ({live}), this flip to "
+        raise FlipFenced(
+            f"{self.store.application}: the alias is at generation {standing.generation} ({live}), the build of "
             f"{version.version} began at generation {version.manifest().generation_at_start}: "
             "another build or a rollback went first.",
             mend=f"{version.version} stays as it is; promote it on purpose with: "
             f"python -m infra.snapshots promote --application {self.store.application} --version {version.version} --force",
         )
+
+
+def _runs(canary: Canary | None, target: Target) -> bool:
+    return canary is not None and (canary.version, canary.digest) == (target.version, target.digest)
 
 
 def _is(alias: Alias | None, target: Target) -> bool:

@@ -27,7 +27,7 @@ class Pruned:
 
 
 def prune(promotion: Promotion, kept: Kept, *, now: datetime) -> Pruned:
-    """Delete what is past its time, never what is live, was live before it, is in Redis or is being read.
+    """Delete what is past its time, never what is live, was live before it, is a canary, is in Redis or is being read.
 
     What a killed call left half deleted the next one deletes.
     """
@@ -36,6 +36,8 @@ def prune(promotion: Promotion, kept: Kept, *, now: datetime) -> Pruned:
     stay = (
         {target.version for target in standing.path[-2:]} | set(promotion.loaded()) | set(versions[-kept.snapshots :])
     )
+    if standing.canary is not None:
+        stay.add(standing.canary.version)
     gone = []
     for name in versions:
         if name in stay or store.get(name).begun_at > now - kept.age or not promotion.leases.claim(name):

@@ -15,5 +15,7 @@ RANKING = ApplicationSpec(
     request_budget_ms=150,
     max_body_bytes=256 * 1024,
     trend_window=timedelta(days=7),
+    slow_ms=100,
+    conversions=frozenset({"purchase"}),
     event_gain={"view": 0, "click": 1, "rating": 1, "purchase": 2},
 )

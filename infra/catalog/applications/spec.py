@@ -14,6 +14,8 @@ class ApplicationSpec:
 
     schedule: cron expression or preset of its snapshot refresh.
     request_budget_ms: the deadline of a request that states none; also the cap on what it may state.
+    slow_ms: an answer that took longer counts as slow where snapshots are compared.
+    conversions: the event types that are what the application is for; a canary counts them beside the clicks (any gain above 0).
     event_gain: how much each event type says that a user wants an item (0: ignored); other types count `default_gain`.
     """
 
@@ -24,6 +26,8 @@ class ApplicationSpec:
     request_budget_ms: float
     max_body_bytes: int
     trend_window: timedelta
+    slow_ms: float
+    conversions: frozenset[str]
     event_gain: dict[str, int]
     default_gain: int = 1
 

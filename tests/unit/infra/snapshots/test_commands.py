@@ -103,7 +103,7 @@ def test_a_flip_that_a_rollback_overtook_is_fenced_and_the_error_has_the_command
     headgate("rollback", "--reason", "v2 is bad")
     error = headgate("promote", "--version", late).error
     assert error.startswith(
-        "error: FlipFenced: ranking: the alias is at generation 3 (predictions_v1), this flip to v3 began at"
+        "error: FlipFenced: ranking: the alias is at generation 3 (predictions_v1), the build of v3 began at"
     )
     command = error.partition("python -m infra.snapshots ")[2]
     assert headgate(*command.split()).result["version"] == "v3"

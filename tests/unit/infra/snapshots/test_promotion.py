@@ -147,7 +147,7 @@ def test_a_build_that_began_before_a_rollback_cannot_undo_it(promotion: Promotio
     promotion.load(late, limit_fraction=ALL)
     promotion.rollback(None, actor="oncall", reason="bad", limit_fraction=ALL)
     with pytest.raises(
-        FlipFenced, match=r"the alias is at generation 3 \(predictions_v1\), this flip to v3 began at generation 2"
+        FlipFenced, match=r"the alias is at generation 3 \(predictions_v1\), the build of v3 began at generation 2"
     ):
         promotion.flip(late, actor="build", reason="daily")
     alias = promotion.alias.read()
