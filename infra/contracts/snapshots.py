@@ -231,6 +231,12 @@ class FlipRecord:
         return self.path[-1]
 
     @property
+    def subject(self) -> VersionName:
+        """Which version it is about: the canary that it begins or ends, else what it puts live."""
+        canary = self.canary or self.canary_before
+        return canary.version if canary is not None and self.live_since is not None else self.target.version
+
+    @property
     def alias(self) -> Alias:
         """What `predictions_current` says once the flip is applied."""
         target, since = self.target, self.live_since or Stamp(self.at, self.actor, self.reason)

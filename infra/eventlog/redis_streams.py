@@ -45,7 +45,7 @@ return out
 # A script and not MULTI, because a retried event id must be found before anything is written.
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
+POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class RedisStreamLog:
 
     async def read(self, *, after: str, count: int) -> list[Logged]:
         """Up to `count` events after a position ("0-0": from the beginning). Raises InvalidRequest where it is none."""
-        if _POSITION.fullmatch(after) is None:
+        if POSITION.fullmatch(after) is None:
             raise InvalidRequest(f"{after[:80]!r} is not a position of this log; wanted the form 1718000000000-0.")
         try:
             found = await self._client.xrange(self._layout.stream, min=f"({after}", max="+", count=count)

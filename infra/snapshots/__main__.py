@@ -1,4 +1,4 @@
-"""python -m infra.snapshots: what an operator does to versions: open, load, promote or decline, roll back, collect; and look."""
+"""python -m infra.snapshots: what an operator does to versions: open, load, try, promote or decline, roll back; and look."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from infra.contracts.break_glass import PASSABLE
 from infra.contracts.errors import InvalidRequest
 from infra.contracts.ids import version_name
 from infra.contracts.snapshots import Alias
+from infra.experiments import commands as experiments
 from infra.snapshots import decisions, looking
 from infra.snapshots.decisions import BreakGlass
 from infra.snapshots.promotion import Promotion
@@ -186,6 +187,8 @@ def gc(
         console.result({**fields, "pruned": asdict(pruned)})
 
 
+app.add_typer(experiments.app, name="canary")
+app.command()(experiments.guard)
 app.command("list")(looking.list_versions)
 app.command()(looking.show)
 app.command()(looking.status)

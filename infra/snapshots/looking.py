@@ -21,6 +21,7 @@ from infra.snapshots.shell import (
     Application,
     JsonOnly,
     describe,
+    describe_canary,
     progress,
     promotion_of,
     result_for_machines,
@@ -33,7 +34,7 @@ Newest = Annotated[int, typer.Option(min=1, help="how many, newest first")]
 
 
 def list_versions(*, application: Application = "ranking", newest: Newest = 20, json: JsonOnly = False) -> None:
-    """Versions with state, age, size on the store, readers; which are loaded, which is live."""
+    """Versions with state, age, size on the store, readers; which are loaded, which is live, which a canary."""
     with promotion_of(application) as promotion:
         rows = _rows(promotion, newest=newest)
     _show_versions(rows, json=json)
@@ -45,6 +46,8 @@ def status(*, application: Application = "ranking", newest: Newest = 20, json: J
     with promotion_of(application) as promotion:
         standing, rows = promotion.flips.look(), _rows(promotion, newest=newest)
     say(f"{application}: {describe(standing.alias)}", json=json)
+    if standing.canary is not None:
+        say(f"{application}: {describe_canary(standing.canary)}", json=json)
     if standing.problem:
         say(f"{application}: {standing.problem}", json=json)
     _show_versions(rows, json=json)
@@ -102,9 +105,7 @@ def history(
     with promotion_of(application) as promotion:
         names = [version_name(version)] if version else promotion.store.versions()
         records = [(name, record) for name in names for record in promotion.store.get(name).history()]
-        flips = [
-            pair for pair in promotion.flips.journal.newest(newest) if not version or pair[0].target.version in names
-        ]
+        flips = [pair for pair in promotion.flips.journal.newest(newest) if not version or pair[0].subject in names]
         went_live = promotion.flips.look().path
     records.sort(key=lambda pair: pair[1].at)
     flips.reverse()
@@ -116,7 +117,7 @@ def history(
                 (
                     record.at,
                     str(record.generation),
-                    f"{record.target.version} {'void' if void else record.kind}",
+                    f"{record.subject} {'void' if void else record.kind}",
                     record.actor,
                     f"{record.reason} (void: {void.reason})" if void else record.reason,
                 )
@@ -213,6 +214,8 @@ def _rows(promotion: Promotion, *, newest: int) -> list[dict[str, object]]:
 def _row(version: Version, live: Alias | None) -> dict[str, object]:
     row: dict[str, object] = {"version": version.version, "state": version.state()}
     row["live"] = live is not None and live.version == version.version
+    canary = live.canary if live is not None else None
+    row["canary_fraction"] = canary.fraction if canary is not None and canary.version == version.version else None
     if not version.sealed:
         return row | {"created_at": None, "age": None, "users": None, "items": None, "bytes": None}
     manifest = version.manifest()
@@ -236,7 +239,8 @@ def _show_versions(rows: list[dict[str, object]], *, json: bool) -> None:
         size = row["bytes"]
         cells = [row[name] for name in ("version", "state", "age", "users", "items")]
         cells += [size / 2**20 if isinstance(size, int) else None, row["readers"]]
-        marks = "yes" if row["loaded"] else "-", "LIVE" if row["live"] else "-"
+        share = f"canary {row['canary_fraction']:.3g}" if row["canary_fraction"] else "-"
+        marks = "yes" if row["loaded"] else "-", "LIVE" if row["live"] else share
         table.add_row(*map(_cell, cells), *marks)
     console.notes.print(table if rows else "no version has been built yet. Run: make snapshot")
 

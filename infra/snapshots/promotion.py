@@ -12,26 +12,29 @@ import redis
 
 from infra.contracts.canaries import Canary, CanaryMode
 from infra.contracts.errors import (
-    CanaryRuns,
-    FlipFenced,
     MoveNotAllowed,
     NothingToRollBackTo,
     SnapshotCorrupt,
     SnapshotError,
     SnapshotNotFound,
     SnapshotNotLoaded,
-    SnapshotNotValidated,
 )
-from infra.contracts.ids import VersionName, alias_value, version_name, version_number
-from infra.contracts.snapshots import Alias, FlipKind, FlipRecord, Manifest, State, Target, check_move
+from infra.contracts.ids import VersionName, version_name, version_number
+from infra.contracts.snapshots import Alias, FlipKind, FlipRecord, State, Target, check_move
 from infra.snapshots import keys
-from infra.snapshots.flips import PROMOTABLE, Flips, Standing
+from infra.snapshots.fences import (
+    NEVER_LIVE,
+    require_as_validated,
+    require_files,
+    require_generation,
+    require_no_canary,
+    require_validated,
+)
+from infra.snapshots.flips import Flips, Standing
 from infra.snapshots.leases import Leases
-from infra.snapshots.serving_copy import SAMPLED_CHUNKS, LoadReport, ServingCopy, Verified, delete_version
-from infra.snapshots.tables import CANDIDATES, verify_part
+from infra.snapshots.serving_copy import LoadReport, ServingCopy, Verified, delete_version
+from infra.snapshots.tables import verify_part
 from infra.snapshots.versions import SnapshotStore, Version
-
-_NEVER_LIVE = frozenset({State.VALIDATED, State.CANARY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,12 @@ class Promotion:
         target = Target(version.version, manifest.digest)
         if standing.alias is not None and _is(standing.alias, target) and _is(standing.live, target):
             return standing.alias
-        self._require_validated(version)
+        require_validated(version)
         if not _runs(standing.canary, target) and not _is(standing.live, target) and not force:
-            self._require_no_canary(standing)
-            self._require_generation(standing, version, manifest)
+            require_no_canary(version, standing)
+            require_generation(version, manifest, standing)
         with self.leases.held(version.version):
-            self._require_as_validated(version, manifest)
+            require_as_validated(version, manifest, self.copy_of(version))
             return self._go(standing, (*standing.path, target), FlipKind.FLIP, actor=actor, reason=reason)
 
     def start_canary(
@@ -111,12 +114,12 @@ class Promotion:
         running = standing.canary
         if running is not None and standing.applied and canary.same_trial(running):
             return standing.live
-        self._require_no_canary(standing)
+        require_no_canary(version, standing)
         check_move(snapshot=version.label, version=version.version, seen=version.state(), wanted=State.CANARY)
         if not force:
-            self._require_generation(standing, version, manifest)
+            require_generation(version, manifest, standing)
         with self.leases.held(version.version):
-            self._require_as_validated(version, manifest)
+            require_as_validated(version, manifest, self.copy_of(version))
             record = self.flips.intend(
                 standing, standing.path, kind=FlipKind.CANARY, actor=actor, reason=reason, canary=canary
             )
@@ -154,7 +157,7 @@ class Promotion:
         if standing.alias is not None and _is(standing.alias, path[-1]) and _is(standing.live, path[-1]):
             return before, standing.alias
         with self.leases.held(version.version):
-            self._require_files(version, version.manifest())
+            require_files(version, version.manifest())
             self._load(version, limit_fraction=limit_fraction)
             after = self._go(standing, path, FlipKind.ROLLBACK, actor=actor, reason=reason)
         return before, after
@@ -256,7 +259,7 @@ class Promotion:
         self, version: Version, *, limit_fraction: float, advance: Callable[[int], None] = lambda users: None
     ) -> LoadReport:
         manifest = version.manifest()
-        self._require_validated(version)
+        require_validated(version)
         return self.copy_of(version).load(manifest, limit_fraction=limit_fraction, advance=advance)
 
     def _reload_canary(
@@ -288,7 +291,7 @@ class Promotion:
 
     def _waits(self, name: VersionName) -> bool:
         try:
-            return self.store.get(name).state() in _NEVER_LIVE
+            return self.store.get(name).state() in NEVER_LIVE
         except SnapshotNotFound:
             return False
 
@@ -323,49 +326,6 @@ class Promotion:
             if path[end - 1].version == wanted:
                 return path[:end]
         return (*path, Target(wanted, self.store.get(wanted).manifest().digest))
-
-    def _require_validated(self, version: Version) -> None:
-        state = version.state()
-        if state not in PROMOTABLE:
-            raise SnapshotNotValidated(
-                f"{version.label} is {state}; wanted VALIDATED.", mend=f"Run: make validate VERSION={version.version}"
-            )
-
-    def _require_files(self, version: Version, manifest: Manifest) -> None:
-        """Compare with the manifest every file but the candidates, whose records are compared in Redis."""
-        for part in manifest.parts:
-            if part != CANDIDATES:
-                verify_part(version, manifest, part)
-
-    def _require_as_validated(self, version: Version, manifest: Manifest) -> None:
-        """The files, and what Redis holds: all of it before users see it for the first time, else a sample."""
-        self._require_files(version, manifest)
-        chunks = None if version.state() in _NEVER_LIVE else SAMPLED_CHUNKS
-        self.copy_of(version).verify(manifest, chunks=chunks, rng=np.random.default_rng())
-
-    def _require_no_canary(self, standing: Standing) -> None:
-        if standing.canary is None:
-            return
-        canary, application = standing.canary, self.store.application
-        raise CanaryRuns(
-            f"{application}: the {canary.mode} of {canary.version} runs on {canary.fraction:.3g} of the users since "
-            f"{canary.started_at:%Y-%m-%d %H:%M:%S} UTC, started by {canary.started_by}.",
-            mend=f"Wait for its end, or end it: python -m infra.snapshots canary end --application {application} "
-            f"--version {canary.version} --reason '...'",
-        )
-
-    def _require_generation(self, standing: Standing, version: Version, manifest: Manifest) -> None:
-        """Raise FlipFenced where something moved since the version's build began."""
-        if manifest.generation_at_start == standing.generation:
-            return
-        live = alias_value(standing.live.version) if standing.live else "no version"
-        raise FlipFenced(
-            f"{self.store.application}: the alias is at generation {standing.generation} ({live}), the build of "
-            f"{version.version} began at generation {version.manifest().generation_at_start}: "
-            "another build or a rollback went first.",
-            mend=f"{version.version} stays as it is; promote it on purpose with: "
-            f"python -m infra.snapshots promote --application {self.store.application} --version {version.version} --force",
-        )
 
 
 def _runs(canary: Canary | None, target: Target) -> bool:

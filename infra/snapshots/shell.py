@@ -14,6 +14,7 @@ import typer
 from infra.catalog.applications import application as application_spec
 from infra.config import console
 from infra.config.settings import settings
+from infra.contracts.canaries import Canary, CanaryMode
 from infra.contracts.errors import DependencyUnavailable
 from infra.contracts.snapshots import Alias
 from infra.snapshots.connection import address, batch_client, require
@@ -66,6 +67,15 @@ def describe(alias: Alias | None) -> str:
         return "no version is live"
     at = f"{alias.flipped_at:%Y-%m-%d %H:%M:%S} UTC"
     return f"{alias.version} live since {at}, generation {alias.generation}, by {alias.actor}: {alias.reason}"
+
+
+def describe_canary(canary: Canary | None) -> str:
+    """What runs beside what is live, for how many users, since when, by whose hand."""
+    if canary is None:
+        return "no canary runs"
+    whom = "shown to" if canary.mode is CanaryMode.CANARY else "a shadow, scored unseen for"
+    since = f"{canary.started_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{canary.version} {whom} {canary.fraction:.4g} of the users since {since}, by {canary.started_by}"
 
 
 def told_age(age: timedelta) -> str:

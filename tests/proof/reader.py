@@ -1,8 +1,9 @@
 """reader: a process that reads users as the service does, by the version it pinned: `python -m tests.proof.reader --help`.
 
-A request pins what is live, then reads some users in two round trips, and finds the mark of the pinned version on each record, or
-else counts it: torn where a record is of another version or user, missing where there is none although its version was leased.
-It goes on until its stdin is closed, and writes what it found to a file twice a second.
+A request pins what its user is served (the live version, or a canary), then reads some users in two round trips, and finds the
+mark of the pinned version on each record, or else counts it: torn where a record is of another version or user, missing where
+there is none although its version was leased. It goes on until its stdin is closed, and writes what it found to a file twice a
+second.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from unittest.mock import patch
 import numpy as np
 import uvloop
 
+from infra.contracts.exposures import Arm
 from infra.contracts.ids import VersionName, version_number
 from infra.contracts.snapshots import Manifest
 from infra.snapshots import keys, live
 from infra.snapshots.connection import serving_client
 from infra.snapshots.leases import LEASE_S
-from infra.snapshots.live import LiveSnapshots, Pinned
+from infra.snapshots.live import LiveSnapshots
+from infra.snapshots.pinned import Pinned
 from infra.snapshots.versions import SnapshotStore, Version
 from tests.fixtures.marked_snapshot import mark_of, user_id
 from tests.fixtures.tiny_snapshot import RANKING
@@ -38,7 +41,9 @@ _REPORT_S = 0.5
 
 @dataclass(slots=True)
 class Found:
-    """What a reader saw so far. reads: records asked for; restarted: requests begun again because their lease had run out.
+    """What a reader saw so far. reads: records asked for; of_canary: requests that a canary answered.
+
+    restarted: requests begun again because their lease had run out.
 
     switched_s: generation -> when it was served here first, on the monotonic clock that all processes share.
     latency: (moment due, milliseconds) of each request where they come at a set rate.
@@ -46,6 +51,7 @@ class Found:
 
     reads: int = 0
     requests: int = 0
+    of_canary: int = 0
     torn: int = 0
     missing: int = 0
     restarted: int = 0
@@ -122,10 +128,11 @@ class Reader:
 
     async def _read(self) -> tuple[int, int]:
         """(torn, missing) of one try."""
-        pinned = self._pin()
+        asker = user_id(int(self._rng.integers(0, self._chosen.users)))
+        pinned = self._pin(asker)
         torn = missing = 0
         for trip in range(2):
-            at = self._pin() if trip and self._chosen.rereads else pinned
+            at = self._pin(asker) if trip and self._chosen.rereads else pinned
             users = self._rng.integers(0, self._chosen.users, TRIP_USERS).tolist()
             prefix = keys.user_record_prefix(RANKING, at.alias.version)
             found = cast("list[bytes | None]", await self._client.mget([prefix + user_id(user) for user in users]))
@@ -135,10 +142,12 @@ class Reader:
             torn += sum(value is not None and mark_of(value) != mark for value, mark in zip(found, wanted, strict=True))
         return torn, missing
 
-    def _pin(self) -> Pinned[int]:
-        pinned = self._live.current
-        if pinned is None:
+    def _pin(self, asker: str) -> Pinned[int]:
+        assigned = self._live.assign(asker)
+        if assigned is None:
             raise RuntimeError("what was served is served no more")
+        pinned = assigned.shown
+        self.found.of_canary += assigned.arm is Arm.CANARY
         generation = pinned.alias.generation
         if generation != self._generation:
             self.found.backwards += generation < self._generation

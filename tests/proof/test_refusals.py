@@ -99,7 +99,7 @@ def test_an_alias_to_a_version_that_is_gone_is_served_past_and_rolled_back_from(
         world.look(reader)
         assert "There is no snapshot ranking/v9" in reader.live.problem
     assert served.live.current is not None and served.live.current.alias.version == "v2"
-    world.begin(served)
+    world.begin(served, user="1")
     assert world.end(served) == []
     _, now = world.operator().rollback(VersionName("v1"), actor="on call", reason="bad", limit_fraction=1.0)
     assert now.generation > 3

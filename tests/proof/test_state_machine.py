@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from infra.contracts.canaries import CanaryMode
 from infra.contracts.errors import FlipFenced, HeadgateError
 from infra.contracts.ids import VersionName
 from infra.contracts.snapshots import Alias, FlipKind, FlipRecord, State, Target
@@ -99,7 +100,7 @@ class Snapshots(RuleBasedStateMachine):
             version
             for version in map(self.world.store.get, self.world.versions)
             if version.state() in (State.STAGED, State.VALIDATED, State.REJECTED)
-            and version.version not in {record.target.version for record in self.world.flips.values()}
+            and version.version not in {record.subject for record in self.world.flips.values()}
         ]
         if waiting:
             verdict = State.VALIDATED if passes else State.REJECTED
@@ -146,6 +147,45 @@ class Snapshots(RuleBasedStateMachine):
             assert outcome.version == wanted or wanted is None
         elif wanted in complete and wanted in path and not self.world.client.exists(self.claims):
             assert outcome is None, f"what was live and is loaded could not be rolled back to: {outcome}"
+
+    @rule(
+        at=any_number,
+        mode=st.sampled_from([CanaryMode.CANARY, CanaryMode.CANARY, CanaryMode.SHADOW]),
+        force=st.booleans(),
+        dies=lives,
+        again=st.booleans(),
+        skew=skews,
+    )
+    def start_canary(
+        self, at: int, mode: CanaryMode, force: bool, dies: int | None, again: bool, skew: timedelta
+    ) -> None:
+        name, before = self.chosen(at), self.world.alias()
+
+        def done(operator: Promotion) -> Alias:
+            version = operator.store.get(name)
+            return operator.start_canary(version, 0.5, mode, actor="t", reason="r", force=force)
+
+        with clock_off_by(skew):
+            outcome = self.operate(done, dies=dies, again=again)
+        if isinstance(outcome, Alias):
+            assert before is not None and self.world.alias() == outcome
+            assert outcome.canary is not None and outcome.canary.version == name
+            assert outcome == before or name in self.world.marked(), "users see a version without a copy"
+
+    @rule(refused=st.booleans(), dies=lives)
+    def end_canary(self, refused: bool, dies: int | None) -> None:
+        """Done again it would find none; what it had begun is completed by whoever comes next."""
+        alias = self.world.alias()
+        if alias is None or alias.canary is None:
+            return
+        name = alias.canary.version
+
+        def done(operator: Promotion) -> Alias:
+            return operator.end_canary(name, actor="t", reason="r", refused=refused)
+
+        outcome = self.operate(done, dies=dies, again=False)
+        if isinstance(outcome, Alias):
+            assert self.world.alias() == outcome and outcome.canary is None
 
     @rule(keep=st.integers(2, 3), dies=lives)
     def collect(self, keep: int, dies: int | None) -> None:
@@ -200,7 +240,7 @@ class Snapshots(RuleBasedStateMachine):
 
     @rule(at=any_number)
     def begin_a_request(self, at: int) -> None:
-        self.world.begin(self.world.readers[at % 2])
+        self.world.begin(self.world.readers[at % 2], user=str(at))
 
     @rule(at=any_number)
     def end_a_request(self, at: int) -> None:

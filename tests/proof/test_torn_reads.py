@@ -31,6 +31,7 @@ def test_no_read_is_torn_or_missing_under_flips_and_rollbacks(torture: Torture) 
     found = total(readers)
     assert (found["torn"], found["missing"], found["backwards"]) == (0, 0, 0), found
     assert found["reads"] >= READS and torture.rollbacks >= FLIPS // 3
+    assert torture.canaries > FLIPS // 10 and found["of_canary"] > 0
     assert torture.deleted > FLIPS // 4, "copies were deleted all the while"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import redis
 
+from infra.contracts.canaries import CanaryMode
 from infra.contracts.snapshots import Alias, State
 from infra.snapshots.promotion import Promotion
 from infra.snapshots.serving_copy import delete_version
@@ -24,6 +25,9 @@ VERSIONS = 24
 SHAPE = Shape(users=24)
 LEASE_S = 0.5
 """Of these readers. The service's own is longer than all versions take to have their turn."""
+
+_DWELL_S = 0.05
+"""How long a canary runs: readers hear of it within a few milliseconds."""
 
 PATIENCE_S = 1200.0
 
@@ -50,6 +54,7 @@ class Torture:
     delete: Delete = collect
     flips: int = 0
     rollbacks: int = 0
+    canaries: int = 0
     deleted: int = 0
     flipped_s: dict[int, float] = field(default_factory=dict)
 
@@ -84,7 +89,10 @@ class Torture:
             self.step()
 
     def step(self) -> None:
-        """A flip to the version whose turn it is; each third time a rollback. What is of no use is deleted."""
+        """A flip to the version whose turn it is; each third time a rollback. What is of no use is deleted.
+
+        Each fourth flip is of a version that was a canary for a moment before.
+        """
         left = self._promotion.alias.read()
         if left is None:
             raise RuntimeError("nothing is live")
@@ -100,6 +108,10 @@ class Torture:
     def _go_to(self, number: int) -> Alias:
         version = self._promotion.store.get(f"v{number + 1}")
         self._promotion.load(version, limit_fraction=1.0)
+        if self.flips % 4 == 3 and version.state() is not State.LIVE:
+            self._promotion.start_canary(version, 0.5, CanaryMode.CANARY, actor="build", reason="torture", force=True)
+            self.canaries += 1
+            time.sleep(_DWELL_S)
         alias = self._promotion.flip(version, actor="build", reason="torture", force=True)
         self.flips += 1
         return alias
@@ -107,5 +119,5 @@ class Torture:
 
 def total(readers: Readers) -> Counter[str]:
     """What all of them found, by name."""
-    names = ("reads", "requests", "torn", "missing", "restarted", "backwards")
+    names = ("reads", "requests", "of_canary", "torn", "missing", "restarted", "backwards")
     return Counter({name: sum(getattr(found, name) for found in readers.found) for name in names})

@@ -12,6 +12,7 @@ from typing import cast
 
 import redis
 
+from infra.contracts.canaries import CanaryMode
 from infra.contracts.ids import VersionName, alias_value
 from infra.contracts.snapshots import Alias, FlipRecord, Manifest
 from infra.snapshots import keys
@@ -120,9 +121,10 @@ class World:
         return [key for key, value in zip(wanted, found, strict=True) if wanted[key] != value]
 
     def in_use(self, *, keep: int = 2) -> set[VersionName]:
-        """Live, previous, retained or leased."""
+        """Live, a canary, previous, retained or leased."""
         alias = self.alias()
-        return {*([alias.version] if alias else []), *self.path()[-keep:], *self.leases.readers()}
+        named = {alias.version, *([alias.canary.version] if alias.canary else [])} if alias else set()
+        return named | {*self.path()[-keep:], *self.leases.readers()}
 
     # -- readers
 
@@ -134,20 +136,21 @@ class World:
         return Reader(self.loop.run_until_complete(made()))
 
     def look(self, reader: Reader) -> None:
-        """The reader's watch comes by once."""
-        self.loop.run_until_complete(reader.live.check())
+        """The reader's watch comes by once; a canary that it has begun to load is loaded at once."""
+        self.loop.run_until_complete(_looked(reader.live))
         if not reader.live.redis_problem:
             reader.looked_at = self.faults
 
     def forget(self, reader: Reader) -> None:
         """The reader's process ends; its leases lapse by themselves."""
+        self.loop.run_until_complete(reader.live.stop())
         self.loop.run_until_complete(reader.live._client.aclose())
 
-    def begin(self, reader: Reader) -> None:
-        """A request pins what is served."""
-        pinned = reader.live.current
-        if pinned is not None:
-            name = pinned.alias.version
+    def begin(self, reader: Reader, *, user: str) -> None:
+        """A request pins what that user is served."""
+        assigned = reader.live.assign(user)
+        if assigned is not None:
+            name = assigned.shown.alias.version
             sure = reader.looked_at == self.faults and name in self.complete()
             reader.request = Request(int(name[1:]), name, reader.live.lease(), self.faults, sure)
 
@@ -213,19 +216,22 @@ class World:
         alias = self.alias()
         if alias is None:
             return []
-        version = self.store.get(alias.version)
         said = []
-        if version.state() not in PROMOTABLE:
-            said.append(f"{alias_value(alias.version)} is live and {version.state()}")
-        if version.manifest().digest != alias.digest:
-            said.append("the alias has a digest that is not the sealed one")
+        named = {alias.version: alias.digest} | ({alias.canary.version: alias.canary.digest} if alias.canary else {})
+        for name, digest in named.items():
+            version = self.store.get(name)
+            if version.state() not in PROMOTABLE:
+                said.append(f"{alias_value(name)} is served and {version.state()}")
+            if version.manifest().digest != digest:
+                said.append(f"the alias has a digest of {name} that is not the sealed one")
         if not self.journalled(alias):
             said.append(f"generation {alias.generation} is not in the journal as the alias says it")
         return said
 
     def journalled(self, alias: Alias) -> bool:
         record = self.flips.get(alias.generation) or self.store.journal.read(alias.generation)
-        return (record.target.version, record.target.digest) == (alias.version, alias.digest)
+        named = (record.target.version, record.target.digest, record.canary)
+        return named == (alias.version, alias.digest, alias.canary)
 
     def _journal_broken(self) -> list[str]:
         files = Path(f"{self.root}/{RANKING}/journal").glob("*.json")
@@ -257,7 +263,30 @@ class World:
             if not self.journalled(pinned.alias) or pinned.content != pinned.alias.version:
                 said.append(f"a reader serves {pinned.content} as {pinned.alias}, which no flip named")
             reader.generation = pinned.alias.generation
+            said += _canary_broken(reader)
         return said
+
+
+def _canary_broken(reader: Reader) -> list[str]:
+    """A user gets the canary where the alias that is served names it, and nothing else ever."""
+    live = reader.live.current
+    canary = live.alias.canary if live is not None else None
+    said = []
+    for user in ("0", "1", "2", "3"):
+        assigned = reader.live.assign(user)
+        shown = assigned.shown.content if assigned is not None else None
+        takes = canary is not None and canary.takes(user) and canary.mode is CanaryMode.CANARY
+        allowed = {live.alias.version if live else None, canary.version if takes and canary else None}
+        if shown not in allowed:
+            said.append(f"user {user} is shown {shown}, of {allowed}")
+    return said
+
+
+async def _looked(live: LiveSnapshots[VersionName]) -> None:
+    await live.check()
+    while live.canary_problem.endswith("is being loaded"):
+        await asyncio.sleep(0.001)
+        await live.check()
 
 
 def _name(version: Version, manifest: Manifest) -> VersionName:

@@ -1,0 +1,129 @@
+"""deciding: one look at the canary that runs, filed where it is the last, then acted on; each step may be repeated after a kill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import redis
+
+from infra.catalog.applications.spec import ApplicationSpec
+from infra.config.settings import Settings
+from infra.contracts.canaries import Canary, CanaryMode
+from infra.contracts.errors import OperatorError
+from infra.contracts.snapshots import Alias
+from infra.experiments.filing import CanaryResult, file_ruling, filed_result, look
+from infra.experiments.judgement import Judgement, Rules, Verdict, judge, told_hours
+from infra.experiments.reading import Spans, read_spans
+from infra.experiments.ruling import Ruling
+from infra.experiments.shadow import ShadowReport, report_shadow
+from infra.experiments.visits import canary_visits
+from infra.snapshots.promotion import Promotion
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What runs beside what is live, by the alias of its generation."""
+
+    live: Alias
+    canary: Canary
+
+
+class Decider:
+    """Looks at one application's canary, and does what follows."""
+
+    def __init__(
+        self, promotion: Promotion, client: redis.Redis, spec: ApplicationSpec, chosen: Settings, *, actor: str
+    ) -> None:
+        """client: for the newest look; the logs are read by a client of their own."""
+        self._promotion = promotion
+        self._client = client
+        self._spec = spec
+        self._chosen = chosen
+        self._actor = actor
+
+    def running(self) -> Running | None:
+        """What runs now, after a flip that was stopped half-way has been completed; None where nothing does."""
+        standing = self._promotion.flips.recover()
+        live, canary = standing.live, standing.canary
+        return Running(live, canary) if live is not None and canary is not None else None
+
+    def rule(self, running: Running, *, hours: float | None, now: datetime, though_trimmed: bool = False) -> Ruling:
+        """Judge by what the logs hold. Raises OperatorError where they no longer reach back to a canary's start and time is left.
+
+        A shadow's lists are compared two by two, so those that are left will do.
+        hours: how long it may run, in place of the setting. though_trimmed: by what is left; for one that is ended anyway.
+        """
+        rules = Rules.of(self._chosen, self._spec, hours=hours)
+        started_at = running.canary.started_at
+        spans = read_spans(self._chosen.redis_url.get_secret_value(), self._spec, since=started_at)
+        if running.canary.mode is CanaryMode.SHADOW:
+            return self._ruling(running, _shadow(running, spans, rules, now))
+        if spans.trimmed and not though_trimmed and now - started_at < rules.lasts:
+            raise OperatorError(f"{running.canary.version} cannot be judged. {spans.trimmed}", mend=spans.mend)
+        return self._ruling(running, _canary(running, spans, rules, now))
+
+    def decide(self, running: Running, *, hours: float | None, now: datetime) -> Ruling | CanaryResult:
+        """Look once; where that is the end, file it and act. A ruling where it waits, else what was filed.
+
+        The judgement is filed before anything is moved: whoever is stopped between the two finds it at the next look, and acts
+        by it without judging anew.
+        """
+        version = self._promotion.store.get(running.canary.version)
+        filed = filed_result(version, running.live.generation)
+        if filed is None:
+            ruling = self.rule(running, hours=hours, now=now)
+            look(self._client, ruling)
+            if ruling.found.verdict is Verdict.WAITS:
+                return ruling
+            filed = file_ruling(version, ruling)
+        self._act(filed)
+        return filed
+
+    def _act(self, filed: CanaryResult) -> None:
+        reason = f"canary of generation {filed.generation}: {filed.summary}"
+        if filed.verdict is Verdict.PROMOTED:
+            self._promotion.flip(self._promotion.store.get(filed.version), actor=self._actor, reason=reason)
+        else:
+            refused = filed.verdict is Verdict.ROLLED_BACK
+            self._promotion.end_canary(filed.version, actor=self._actor, reason=reason, refused=refused)
+
+    def _ruling(self, running: Running, found: Judgement | ShadowReport) -> Ruling:
+        return Ruling(
+            application=self._spec.name,
+            live=running.live.version,
+            canary=running.canary,
+            generation=running.live.generation,
+            started_at=running.canary.started_at,
+            actor=self._actor,
+            found=found,
+        )
+
+
+def _shadow(running: Running, spans: Spans, rules: Rules, now: datetime) -> ShadowReport:
+    return report_shadow(
+        spans.exposures,
+        spans.events,
+        canary=running.canary,
+        generation=running.live.generation,
+        rule=rules.visit,
+        started_at=running.canary.started_at,
+        lasts=rules.lasts,
+        now=now,
+    )
+
+
+def _canary(running: Running, spans: Spans, rules: Rules, now: datetime) -> Judgement:
+    visits = canary_visits(
+        spans.exposures,
+        spans.events,
+        canary=running.canary,
+        generation=running.live.generation,
+        rule=rules.visit,
+        now=now,
+    )
+    found = judge(visits, running.canary, rules, running.canary.started_at, now)
+    if not spans.trimmed:
+        return found
+    because = f"Not decided within {told_hours(rules.lasts)}, and no longer to be judged. {spans.trimmed} {spans.mend}"
+    return replace(found, verdict=Verdict.EXPIRED, because=because)

@@ -1,0 +1,176 @@
+"""visits: what each user's first visit in an experiment came to, from the lists that were shown and what users did with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from infra.catalog.applications.spec import ApplicationSpec
+from infra.contracts.canaries import Canary
+from infra.contracts.exposures import Arm, Exposure
+from infra.contracts.ids import UserId
+from infra.eventlog.protocol import Logged
+from infra.experiments.confidence import Bools, Float64s
+
+GRACE = timedelta(seconds=10)
+"""After a visit's end, until all of it is in the logs."""
+
+CLOCK_SKEW = timedelta(seconds=5)
+"""An event may have been logged this long before the list that it belongs to: the service's clock is not Redis's."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisitRule:
+    """What a visit is. length: from a user's first list on; slow_ms: a list that took longer was slow.
+
+    gain: of an event type, above 0 for what counts as a click; conversions: the event types that are what the service is for.
+    """
+
+    length: timedelta
+    slow_ms: float
+    gain: Callable[[str], int]
+    conversions: frozenset[str]
+
+    @classmethod
+    def of(cls, spec: ApplicationSpec, length: timedelta) -> VisitRule:
+        """An application's."""
+        return cls(length, spec.slow_ms, spec.gain, spec.conversions)
+
+
+@dataclass(frozen=True, slots=True)
+class Visits:
+    """One row a user whose visit is over, in the order of the first lists; the first seven are arrays [n].
+
+    treated: in the canary's share. first_seen_s: Unix seconds of the first list. click_through: share of the visit's lists of
+    which an item was clicked; conversion: 1 where any shown item was converted, else 0; slow, degraded: shares of the visit's
+    lists. unserved: share of a treated user's lists that the live snapshot had to answer.
+    pending: users whose visit is not over. misassigned: lists that say another arm than the canary's bucket of their user: a
+    bug where there are any.
+    """
+
+    treated: Bools
+    first_seen_s: Float64s
+    click_through: Float64s
+    conversion: Float64s
+    slow: Float64s
+    degraded: Float64s
+    unserved: Float64s
+    pending: int
+    misassigned: int
+
+    def __len__(self) -> int:
+        return len(self.treated)
+
+
+def canary_visits(
+    exposures: Iterable[Exposure],
+    events: Iterable[Logged],
+    *,
+    canary: Canary,
+    generation: int,
+    rule: VisitRule,
+    now: datetime,
+) -> Visits:
+    """The visits in a canary's generation, of both sides. A list's side is its user's bucket, whatever the list was from."""
+    takes: dict[UserId, bool] = {}
+    lists: list[Exposure] = []
+    misassigned = 0
+    for shown in exposures:
+        if shown.generation != generation or shown.arm is Arm.SHADOW:
+            continue
+        user = shown.user_id
+        if user not in takes:
+            takes[user] = canary.takes(user)
+        misassigned += takes[user] != (shown.arm is Arm.CANARY)
+        lists.append(shown)
+    return _visits(
+        lists,
+        events,
+        rule=rule,
+        now=now,
+        treated=lambda user: takes[user],
+        unserved=lambda shown: takes[shown.user_id] and shown.version != canary.version,
+        misassigned=misassigned,
+    )
+
+
+def live_visits(lists: Iterable[Exposure], events: Iterable[Logged], *, rule: VisitRule, now: datetime) -> Visits:
+    """The visits that those lists of the live arm make up, nobody treated; those over by `now` count."""
+    chosen = [shown for shown in lists if shown.arm is Arm.LIVE]
+    return _visits(
+        chosen, events, rule=rule, now=now, treated=lambda user: False, unserved=lambda shown: False, misassigned=0
+    )
+
+
+def logged_s(position: str) -> float:
+    """When a log took an entry, Unix seconds, by its position."""
+    return int(position.split("-")[0]) / 1000.0
+
+
+def _visits(
+    lists: list[Exposure],
+    events: Iterable[Logged],
+    *,
+    rule: VisitRule,
+    now: datetime,
+    treated: Callable[[UserId], bool],
+    unserved: Callable[[Exposure], bool],
+    misassigned: int,
+) -> Visits:
+    lists.sort(key=lambda shown: shown.at)
+    length_s, over_s = rule.length.total_seconds(), (now - GRACE).timestamp()
+    began_s: dict[UserId, float] = {}
+    shown_to: dict[UserId, list[tuple[float, Exposure, int]]] = {}
+    row_of: dict[UserId, int] = {}
+    pending = set[UserId]()
+    rows: list[int] = []
+    measured: list[tuple[bool, bool, bool]] = []
+    for shown in lists:
+        at_s, user = shown.at.timestamp(), shown.user_id
+        began = began_s.setdefault(user, at_s)
+        if at_s > began + length_s:
+            continue
+        if began + length_s > over_s:
+            pending.add(user)
+            continue
+        row = row_of.setdefault(user, len(row_of))
+        shown_to.setdefault(user, []).append((at_s, shown, len(rows)))
+        rows.append(row)
+        measured.append((shown.total_ms > rule.slow_ms, shown.degraded, unserved(shown)))
+    clicked, converted = np.zeros(len(rows), np.bool_), np.zeros(len(row_of), np.float64)
+    skew_s = CLOCK_SKEW.total_seconds()
+    for logged in events:
+        event = logged.event
+        mine = shown_to.get(event.user_id)
+        if mine is None:
+            continue
+        clicks, converts = rule.gain(event.event_type) > 0, event.event_type in rule.conversions
+        taken_s = logged_s(logged.position)
+        if not (clicks or converts) or taken_s > mine[0][0] + length_s:
+            continue
+        for at_s, shown, number in mine:
+            if taken_s >= at_s - skew_s and event.item_id in shown.items:
+                clicked[number] |= clicks
+                if converts:
+                    converted[row_of[event.user_id]] = 1.0
+    row_numbers, users = np.array(rows, np.int64), list(row_of)
+    lists_of = np.bincount(row_numbers, minlength=len(users)).astype(np.float64)
+
+    def share(flags: Bools) -> Float64s:
+        return np.bincount(row_numbers, weights=flags.astype(np.float64), minlength=len(users)) / lists_of
+
+    slow, degraded, missed = np.array(measured, np.bool_).reshape(-1, 3).T
+    return Visits(
+        treated=np.array([treated(user) for user in users], np.bool_),
+        first_seen_s=np.array([began_s[user] for user in users], np.float64),
+        click_through=share(clicked),
+        conversion=converted,
+        slow=share(slow),
+        degraded=share(degraded),
+        unserved=share(missed),
+        pending=len(pending),
+        misassigned=misassigned,
+    )
