@@ -83,7 +83,10 @@ class Settings(BaseSettings):
         0.05, gt=0, le=0.5, description="chance at most that a canary as good as the live snapshot is rolled back"
     )
     canary_tolerance: float = Field(
-        0.02, gt=0, lt=1, description="a canary goes live once it is surely no worse than this share below the live one"
+        0.1, gt=0, lt=1, description="a canary goes live once its click-through is surely no lower than by this share"
+    )
+    canary_conversion_tolerance: float = Field(
+        0.3, gt=0, lt=1, description="the same for conversions, which are rarer and take more users to be sure of"
     )
     visit_minutes: float = Field(
         30.0, gt=0, description="how long after a user's first list what the user does counts in a canary"
@@ -97,6 +100,12 @@ class Settings(BaseSettings):
     )
     guard_action: Literal["rollback", "alert"] = Field(
         "rollback", description="what a fall after going live leads to: a rollback, or a failed run for people to see"
+    )
+    exposure_users: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the users whose lists are logged, always the same ones; canaries are judged by them",
     )
     exposures_kept: int = Field(
         500_000, ge=1000, description="lists shown that the log remembers, about 400 bytes each; the oldest go first"

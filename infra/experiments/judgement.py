@@ -56,16 +56,20 @@ METRICS = (
 )
 
 
+_TOLERATED = {"click_through": "tolerance", "conversion": "conversion_tolerance"}
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """When a canary is decided. alpha: the chance, over all metrics, that one as good as the live snapshot is rolled back.
 
-    tolerance: share below the live mean that clicks and conversions may surely be above. users: wanted on either side before
-    it goes live. lasts: after that it is ended.
+    tolerance, conversion_tolerance: the share of the live mean by which clicks, and conversions, must surely not be lower.
+    users: wanted on either side before it goes live. lasts: after that it is ended.
     """
 
     alpha: float
     tolerance: float
+    conversion_tolerance: float
     users: int
     lasts: timedelta
     visit: VisitRule
@@ -76,6 +80,7 @@ class Rules:
         return cls(
             alpha=chosen.canary_alpha,
             tolerance=chosen.canary_tolerance,
+            conversion_tolerance=chosen.canary_conversion_tolerance,
             users=chosen.canary_users,
             lasts=timedelta(hours=hours or chosen.canary_hours),
             visit=VisitRule.of(spec, timedelta(minutes=chosen.visit_minutes)),
@@ -83,8 +88,18 @@ class Rules:
 
     @property
     def metric_alpha(self) -> float:
-        """Each metric's even share of alpha: the chance that any one errs is at most the sum."""
-        return self.alpha / len(METRICS)
+        """Of each metric's interval, two-sided: twice an even share of alpha, as only an error on the bad side rolls back.
+
+        By symmetry an interval errs there half as often, and over all metrics at most alpha. That a canary at its margin goes
+        live wants an error on the good side in each metric that is at it: no likelier than half of this.
+        """
+        return 2.0 * self.alpha / len(METRICS)
+
+    def margin(self, name: str, live: float) -> float:
+        """The difference from the live mean at which a canary is no longer good enough in that metric."""
+        if name not in _TOLERATED:
+            return SLOWER_BY
+        return -getattr(self, _TOLERATED[name]) * (live if np.isfinite(live) else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +263,7 @@ def _compare(visits: Visits, metric: Metric, canary: Canary, rules: Rules) -> Co
         difference=mean,
         low=low,
         high=high,
-        margin=-rules.tolerance * (live if np.isfinite(live) else 0.0) if metric.better > 0 else SLOWER_BY,
+        margin=rules.margin(metric.name, live),
         path=_thinned(path),
     )
 

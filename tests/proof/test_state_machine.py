@@ -168,7 +168,7 @@ class Snapshots(RuleBasedStateMachine):
         with clock_off_by(skew):
             outcome = self.operate(done, dies=dies, again=again)
         if isinstance(outcome, Alias):
-            assert before is not None and self.world.alias() == outcome
+            assert self.world.alias() == outcome
             assert outcome.canary is not None and outcome.canary.version == name
             assert outcome == before or name in self.world.marked(), "users see a version without a copy"
 

@@ -19,7 +19,7 @@ from infra.experiments.visits import VisitRule, Visits
 START = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 VISIT = timedelta(minutes=30)
 RULE = VisitRule.of(RANKING, VISIT)
-RULES = Rules(alpha=0.05, tolerance=0.1, users=1000, lasts=timedelta(hours=24), visit=RULE)
+RULES = Rules(alpha=0.05, tolerance=0.1, conversion_tolerance=0.1, users=1000, lasts=timedelta(hours=24), visit=RULE)
 GENERATION = 7
 LIVE, TRIED = VersionName("v1"), VersionName("v2")
 ITEMS = tuple(ItemId(f"i{number}") for number in range(10))

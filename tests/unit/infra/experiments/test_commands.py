@@ -127,6 +127,7 @@ def test_the_canary_of_another_version_is_not_decided_for_it(town: Town) -> None
     town.try_out()
     town.visits(ENOUGH, clicks=FALLEN)
     assert town("canary", "decide", "--version", "v3").result["verdict"] == "none"
+    assert town("canary", "decide", "--version", "v2", "--generation", "1").result["verdict"] == "none"
     assert town("canary", "end", "--version", "v3", "--reason", "x").result["moved"] is False
     assert town.canary.version == "v2"
 

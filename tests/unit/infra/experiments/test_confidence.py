@@ -98,14 +98,16 @@ def test_there_is_no_interval_before_fifty_users_a_side() -> None:
 
 
 def test_nobody_of_the_treated_converting_yet_is_no_fall() -> None:
-    """1 % convert; by chance none of the first 200 treated does. The variance seen is then of the others alone."""
-    treated = np.arange(4000) % 20 == 0
-    values = ((np.arange(4000) % 100) == 1).astype(np.float64)
+    """3 % convert; by chance none of the first 200 treated does. The variance seen is then of the others alone."""
+    number = np.arange(4000)
+    treated = number % 20 == 0
+    values = np.isin(number % 100, (1, 2, 3)).astype(np.float64)
     path = difference(values, treated, share=0.05, alpha=0.0125, tuned_for=20_000)
-    assert path.mean[-1] < 0 and path.high.min() > 0
-    scores = values * np.where(treated, 20.0, -1 / 0.95)
-    naive = scores.mean() + scores.std() * unit_margin(np.array([4000.0]), rho_squared=1e-3, alpha=0.0125)[0]
-    assert naive < 0
+    assert path.mean[-1] < -0.025 and path.high.min() > 0
+    scores = (values - 0.03) * np.where(treated, 20.0, -1 / 0.95)
+    deviation = np.sqrt(scores.var() + 20.0**2 / 4000)
+    rho_squared = tuned_rho_squared(alpha=0.0125, n=20_000)
+    assert scores.mean() + deviation * unit_margin(np.array([4000.0]), rho_squared=rho_squared, alpha=0.0125)[0] < 0
 
 
 def test_values_all_alike_have_an_interval_that_is_no_point() -> None:

@@ -13,6 +13,7 @@ from infra.contracts.exposures import Arm, Exposure
 from infra.contracts.ids import VersionName
 from infra.contracts.snapshots import FlipKind, FlipRecord, Target
 from infra.eventlog.protocol import Logged
+from infra.experiments.confidence import one_sample
 from infra.experiments.guard import GuardRules, Watch, watch, watched_flip
 from infra.snapshots.journal import Journal
 from infra.snapshots.storage import Storage
@@ -108,6 +109,15 @@ def test_equal_before_and_after_alarms_no_oftener_than_stated() -> None:
     rng = np.random.default_rng(6)
     alarms = sum(seen(*traffic(rng, 240, clicks=(0.02, 0.02))).alarm for _ in range(100))
     assert alarms <= 5
+
+
+def test_each_of_the_eight_intervals_has_an_eighth_of_alpha() -> None:
+    found = seen(*traffic(np.random.default_rng(7), 600))
+    clicks = found.metrics[0]
+    n = found.users_before
+    values = (np.arange(n) < round(clicks.before_mean * n)).astype(np.float64)
+    path = one_sample(values, alpha=0.05 / 8, tuned_for=1000)
+    assert (clicks.before_low, clicks.before_high) == pytest.approx((path.low[-1], path.high[-1]))
 
 
 def test_the_watched_flip_is_the_one_by_which_the_live_version_went_live(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from infra.experiments.visits import Visits
 from tests.unit.infra.experiments.scenes import RULES, START, after, canary, drawn_visits
 
 TRIED = canary(0.5)
-ROUGH = replace(RULES, tolerance=0.2)
+ROUGH = replace(RULES, tolerance=0.2, conversion_tolerance=0.2)
 SOON_S = 3600.0
 TOO_LATE_S = RULES.lasts.total_seconds()
 
@@ -51,7 +51,7 @@ def test_one_that_is_neither_waits_and_says_for_what() -> None:
     found = at(drawn_visits(TRIED, 2500))
     assert (found.verdict, found.because) == (
         Verdict.WAITS,
-        "Neither surely worse nor surely good enough yet: click-through, conversion, slow lists.",
+        "Neither surely worse nor surely good enough yet: conversion, slow lists.",
     )
 
 
@@ -116,20 +116,23 @@ def test_a_void_comparison_decides_nothing(clicks: float) -> None:
     )
 
 
-def test_each_metric_has_a_quarter_of_alpha_and_is_tuned_for_the_users_wanted_on_the_smaller_side() -> None:
+def test_each_metric_errs_on_its_bad_side_with_a_quarter_of_alpha_and_is_tuned_for_the_users_wanted_on_the_smaller_side() -> (
+    None
+):
     tried, visits = canary(0.1), drawn_visits(canary(0.1), 3000)
     metric = judge(visits, tried, RULES, START, after(SOON_S)).metrics[0]
-    path = difference(visits.click_through, visits.treated, share=0.1, alpha=0.0125, tuned_for=10_000)
+    path = difference(visits.click_through, visits.treated, share=0.1, alpha=2 * 0.05 / 4, tuned_for=10_000)
     assert (metric.difference, metric.low, metric.high) == (path.mean[-1], path.low[-1], path.high[-1])
     assert metric.live_mean == pytest.approx(visits.click_through[~visits.treated].mean())
     assert metric.canary_mean == pytest.approx(visits.click_through[visits.treated].mean())
 
 
 def test_margins_are_a_share_of_the_live_mean_and_a_point_for_slow_and_degraded() -> None:
-    found = at(drawn_visits(TRIED, 4000))
+    rules = replace(RULES, tolerance=0.2, conversion_tolerance=0.3)
+    found = judge(drawn_visits(TRIED, 4000), TRIED, rules, START, after(SOON_S))
     clicks, buys, slow, degraded = found.metrics
     assert clicks.margin == pytest.approx(-0.2 * clicks.live_mean)
-    assert buys.margin == pytest.approx(-0.2 * buys.live_mean)
+    assert buys.margin == pytest.approx(-0.3 * buys.live_mean)
     assert (slow.margin, degraded.margin) == (0.01, 0.01)
 
 
@@ -150,10 +153,17 @@ def test_the_drawn_path_is_thinned_and_ends_where_the_interval_does() -> None:
 
 
 def test_the_rules_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("ALPHA", "0.1"), ("TOLERANCE", "0.05"), ("USERS", "70"), ("HOURS", "3")):
+    for name, value in (
+        ("ALPHA", "0.1"),
+        ("TOLERANCE", "0.05"),
+        ("CONVERSION_TOLERANCE", "0.4"),
+        ("USERS", "70"),
+        ("HOURS", "3"),
+    ):
         monkeypatch.setenv(f"HEADGATE_CANARY_{name}", value)
     monkeypatch.setenv("HEADGATE_VISIT_MINUTES", "2")
     rules = Rules.of(Settings(), RANKING)
+    assert (rules.tolerance, rules.conversion_tolerance) == (0.05, 0.4)
     assert (rules.alpha, rules.tolerance, rules.users, rules.lasts.total_seconds()) == (0.1, 0.05, 70, 10_800)
     assert (rules.visit.length.total_seconds(), rules.visit.slow_ms) == (120, RANKING.slow_ms)
     assert Rules.of(Settings(), RANKING, hours=0.5).lasts.total_seconds() == 1800

@@ -22,7 +22,14 @@ Draw = Callable[[np.random.Generator, Bools], list[Float64s]]
 
 
 def rules(*, tolerance: float = 0.1, users: int = 1000) -> Rules:
-    return Rules(alpha=ALPHA, tolerance=tolerance, users=users, lasts=RULE.length * 100, visit=RULE)
+    return Rules(
+        alpha=ALPHA,
+        tolerance=tolerance,
+        conversion_tolerance=tolerance,
+        users=users,
+        lasts=RULE.length * 100,
+        visit=RULE,
+    )
 
 
 def happened(rng: np.random.Generator, chance: Float64s | float, like: Bools) -> Float64s:

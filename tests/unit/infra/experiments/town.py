@@ -52,6 +52,7 @@ class Town:
             HEADGATE_VISIT_MINUTES=str(VISIT_S / 60),
             HEADGATE_CANARY_USERS="100",
             HEADGATE_CANARY_TOLERANCE="0.5",
+            HEADGATE_CANARY_CONVERSION_TOLERANCE="0.5",
             COLUMNS="200",
         )
         self.client = batch_client(url)
