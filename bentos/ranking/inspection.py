@@ -1,4 +1,4 @@
-"""inspection: what people and probes ask the service: users, a user's history, the live snapshot, readiness."""
+"""inspection: what people and probes ask the service: users, a user's history, what is live and its canary, readiness."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bentos.ranking.query import RankingQuery
 from bentos.ranking.reader import UserReader
 from bentos.ranking.recommender import Recommender
 from infra.catalog.features.ranking import USER_FEATURES
+from infra.contracts.canaries import Canary
 from infra.contracts.errors import InvalidRequest
 from infra.contracts.ids import alias_value, check_id
 from infra.snapshots.live import LiveSnapshots
@@ -43,9 +44,9 @@ class Inspection:
         return {"users": [*known, {"user_id": UNKNOWN_USER, "history_length": 0, "known": False}]}
 
     async def user(self, user_id: str) -> dict[str, object]:
-        """A UserReply. Raises InvalidRequest, DependencyUnavailable, SnapshotNotFound."""
+        """A UserReply, of the snapshot that the user is shown. Raises InvalidRequest, DependencyUnavailable, SnapshotNotFound."""
         check_id(user_id, what="user_id")
-        snapshot = self._recommender.pin()
+        snapshot = self._recommender.assign(user_id).shown
         query = RankingQuery(snapshot, user_id, n=1, session=[], excluded=np.empty(0, np.int32))
         await self._reader.read(query)
         items, record = snapshot.content.items, query.record
@@ -77,7 +78,7 @@ class Inspection:
         pinned = self._live.current
         if pinned is None:
             told = {"problem": self._live.problem, "mend": self._live.mend}
-            return {"application": application, "ready": False, **told, "live": None}
+            return {"application": application, "ready": False, **told, "live": None, "canary": None}
         alias, manifest = pinned.alias, pinned.manifest
         live = {
             "snapshot": alias_value(alias.version),
@@ -95,9 +96,27 @@ class Inspection:
             "ranker": manifest.ranker.metrics,
             "embedder": manifest.embedder,
         }
-        return {"application": application, "ready": True, "problem": self._live.problem, "mend": "", "live": live}
+        told = {"problem": self._live.problem, "mend": ""}
+        return {"application": application, "ready": True, **told, "live": live, "canary": self._canary(alias.canary)}
 
     def ready(self) -> dict[str, object]:
         """A ReadyReply; raises SnapshotNotFound (503) before the first snapshot has been loaded."""
         pinned = self._recommender.pin()
-        return {"ready": True, "snapshot": alias_value(pinned.alias.version), "note": self._live.problem}
+        note = "; ".join(text for text in (self._live.problem, self._live.canary_problem) if text)
+        return {"ready": True, "snapshot": alias_value(pinned.alias.version), "note": note}
+
+    def _canary(self, canary: Canary | None) -> dict[str, object] | None:
+        if canary is None:
+            return None
+        pinned = self._live.canary
+        loaded_at = pinned.loaded_at if pinned is not None and pinned.alias.digest == canary.digest else None
+        return {
+            "snapshot": alias_value(canary.version),
+            "digest": canary.digest,
+            "mode": canary.mode.value,
+            "fraction": canary.fraction,
+            "started_at": canary.started_at.isoformat(),
+            "started_by": canary.started_by,
+            "loaded_at": loaded_at.isoformat() if loaded_at is not None else None,
+            "problem": self._live.canary_problem,
+        }

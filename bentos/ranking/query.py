@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
 from bentos.ranking.content import RankingSnapshot
+from bentos.ranking.schema import RecommendRequest
 from infra.contracts.candidates import MAX_HISTORY, Int32s, UserRecord
 
 _NONE = np.empty(0, np.int32)
@@ -32,6 +34,17 @@ class RankingQuery:
     overlay: list[int] = field(default_factory=list)
     consumed: Int32s = field(init=False)
     older: Int32s | None = None
+
+    @classmethod
+    def of(cls, request: RecommendRequest, snapshot: RankingSnapshot) -> Self:
+        """What that request asks of that snapshot; items that it has not are left out."""
+        return cls(
+            snapshot=snapshot,
+            user_id=request.user_id,
+            n=request.n,
+            session=known_items(snapshot, request.context.recent_items),
+            excluded=np.array(known_items(snapshot, request.exclude), np.int32),
+        )
 
     def __post_init__(self) -> None:
         self.learn(None, [])

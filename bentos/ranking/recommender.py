@@ -1,81 +1,118 @@
-"""recommender: from a request to its answer: pin a snapshot, run the cascade, write down what came out and why."""
+"""recommender: from a request to its answer: the user's snapshot, the cascade, what came out and why; then who is told of it."""
 
 from __future__ import annotations
+
+import time
+from dataclasses import dataclass
 
 import numpy as np
 
 from bentos.ranking.content import RankingContent, RankingSnapshot
-from bentos.ranking.query import RankingQuery, known_items
+from bentos.ranking.exposures import ExposureWriter, exposure_of
+from bentos.ranking.query import RankingQuery
 from bentos.ranking.schema import RecommendRequest
+from bentos.ranking.shadow import Asked, ShadowScorer
 from bentos.ranking.stages import BACKFILL, POPULAR
 from infra.cascade.batch import Outcome
 from infra.cascade.runner import Cascade
 from infra.catalog.applications.spec import ApplicationSpec
 from infra.contracts.errors import SnapshotNotFound
+from infra.contracts.exposures import Exposure
 from infra.contracts.ids import alias_value, check_id
 from infra.resilience.deadline import Deadline
 from infra.snapshots.live import LiveSnapshots
+from infra.snapshots.pinned import Assignment
 
 _LIKE_FRACTION = 0.5
 """A cosine of genres from which on two items are said to be alike."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A RecommendReply as plain values, and what is done with it once it stands."""
+
+    reply: dict[str, object]
+    exposure: Exposure
+    shadow: RankingSnapshot | None
+
+
 class Recommender:
-    """Answers requests for lists."""
+    """Answers requests for lists, each from the snapshot that its user is assigned to."""
 
     def __init__(
-        self, live: LiveSnapshots[RankingContent], cascade: Cascade[RankingQuery], spec: ApplicationSpec
+        self,
+        live: LiveSnapshots[RankingContent],
+        cascade: Cascade[RankingQuery],
+        spec: ApplicationSpec,
+        *,
+        exposures: ExposureWriter,
+        shadow: ShadowScorer,
     ) -> None:
+        """exposures: is given every list that is shown. shadow: every request of a user for whom one scores along."""
         self._live = live
         self._cascade = cascade
         self._spec = spec
+        self._exposures = exposures
+        self._shadow = shadow
 
     def pin(self) -> RankingSnapshot:
-        """The snapshot that is live now, for the length of one request. Raises SnapshotNotFound."""
+        """The snapshot that is live now. Raises SnapshotNotFound."""
         pinned = self._live.current
         if pinned is None:
-            raise SnapshotNotFound(
-                f"{self._spec.name} has nothing to serve: {self._live.problem}.", mend=self._live.mend
-            )
+            raise self._nothing()
         return pinned
+
+    def assign(self, user_id: str) -> Assignment[RankingContent]:
+        """Which snapshot that user is shown now, for the length of one request. Raises SnapshotNotFound."""
+        assignment = self._live.assign(user_id)
+        if assignment is None:
+            raise self._nothing()
+        return assignment
 
     async def recommend(self, request: RecommendRequest, *, request_id: str) -> dict[str, object]:
         """A RecommendReply as plain values. Raises InvalidRequest, SnapshotNotFound.
 
-        A request whose process was stopped for longer than a lease of its snapshot lasts is answered anew, once.
+        A request whose process was stopped for longer than a lease of its snapshot lasts is answered anew, once; of the first
+        answer only the time counts.
         """
+        arrived_s = time.monotonic()
+        check_id(request.user_id, what="user_id")
+        budget_ms = self._spec.request_budget_ms
+        asked = Asked(request, request_id, min(request.deadline_ms or budget_ms, budget_ms))
         leased_until_s = self._live.lease()
-        reply = await self._answer(request, request_id=request_id)
+        answer = await self._answer(asked, arrived_s=arrived_s)
         if self._live.outlived(leased_until_s):
             await self._live.check()
-            reply = await self._answer(request, request_id=request_id)
-        return reply
+            answer = await self._answer(asked, arrived_s=arrived_s)
+        if self._exposures.wants(request.user_id):
+            self._exposures.note(answer.exposure)
+            if answer.shadow is not None:
+                self._shadow.score(asked, answer.shadow)
+        return answer.reply
 
-    async def _answer(self, request: RecommendRequest, *, request_id: str) -> dict[str, object]:
-        budget_ms = self._spec.request_budget_ms
-        deadline = Deadline.after_ms(min(request.deadline_ms or budget_ms, budget_ms))
-        check_id(request.user_id, what="user_id")
-        snapshot = self.pin()
-        query = RankingQuery(
-            snapshot=snapshot,
-            user_id=request.user_id,
-            n=request.n,
-            session=known_items(snapshot, request.context.recent_items),
-            excluded=np.array(known_items(snapshot, request.exclude), np.int32),
-        )
+    def _nothing(self) -> SnapshotNotFound:
+        return SnapshotNotFound(f"{self._spec.name} has nothing to serve: {self._live.problem}.", mend=self._live.mend)
+
+    async def _answer(self, asked: Asked, *, arrived_s: float) -> _Answer:
+        deadline = Deadline.after_ms(asked.budget_ms)
+        assignment = self.assign(asked.request.user_id)
+        query = RankingQuery.of(asked.request, assignment.shown)
         outcome = await self._cascade.run(query, deadline)
+        items = self._items(query, outcome, details=asked.request.details)
+        total_ms = (time.monotonic() - arrived_s) * 1000
         stage_ms = {name: round(taken, 3) for name, taken in outcome.stage_ms.items()}
         reply: dict[str, object] = {
-            "request_id": request_id,
-            "snapshot": alias_value(snapshot.alias.version),
-            "items": self._items(query, outcome, details=request.details),
+            "request_id": asked.request_id,
+            "snapshot": alias_value(assignment.shown.alias.version),
+            "items": items,
             "decided_by": outcome.decided_by,
             "degraded": outcome.degraded,
-            "stage_ms": stage_ms | {"total": round(deadline.elapsed_ms(), 3)},
+            "stage_ms": stage_ms | {"total": round(total_ms, 3)},
         }
         if outcome.skipped:
             reply["skipped"] = outcome.skipped
-        return reply
+        exposure = exposure_of(query, outcome, request_id=asked.request_id, arm=assignment.arm, total_ms=total_ms)
+        return _Answer(reply, exposure, assignment.shadow)
 
     def _items(self, query: RankingQuery, outcome: Outcome, *, details: bool) -> list[dict[str, object]]:
         item_ids, names = query.snapshot.content.items.item_ids, self._cascade.source_names

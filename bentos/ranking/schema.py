@@ -153,6 +153,21 @@ class LiveSnapshotStatus(BaseModel):
     embedder: str
 
 
+class CanaryStatus(BaseModel):
+    """What runs beside the live snapshot, for a share of the users, always the same ones."""
+
+    snapshot: str
+    digest: str
+    mode: str = Field(description="canary: shown to a share of the users; shadow: scored unseen")
+    fraction: float = Field(description="of the users")
+    started_at: str
+    started_by: str
+    loaded_at: str | None = Field(
+        description="null while it is not loaded; its users get the live snapshot's lists then"
+    )
+    problem: str = Field(description="why it is not served; empty where all is well")
+
+
 class StatusReply(BaseModel):
     """The service at a glance. Counters are this worker's, since it started."""
 
@@ -161,6 +176,7 @@ class StatusReply(BaseModel):
     problem: str = Field(description="empty where all is well")
     mend: str = Field(description="what to do where nothing can be served")
     live: LiveSnapshotStatus | None
+    canary: CanaryStatus | None = Field(description="null where none runs")
     counters: dict[str, int]
     uptime_s: float
     worker_pid: int

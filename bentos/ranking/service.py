@@ -13,6 +13,7 @@ from typing import Any
 import bentoml
 
 from bentos.ranking.content import RankingContent, load_content
+from bentos.ranking.exposures import ExposureWriter
 from bentos.ranking.feedback import Feedback, now_utc
 from bentos.ranking.inspection import Inspection
 from bentos.ranking.pages import page_routes
@@ -29,6 +30,7 @@ from bentos.ranking.schema import (
     UserReply,
     UsersReply,
 )
+from bentos.ranking.shadow import ShadowScorer
 from bentos.ranking.telemetry import Telemetry
 from bentos.web.exchange import Exchange, Reply, json_reply
 from bentos.web.front import Route
@@ -36,6 +38,7 @@ from bentos.web.fronted import FrontedService
 from bentos.web.openapi import documentation_routes
 from infra.catalog.applications.ranking import RANKING
 from infra.config.settings import settings
+from infra.eventlog.exposures import RedisExposureLog
 from infra.eventlog.redis_streams import RedisStreamLog, StreamLayout
 from infra.snapshots import keys
 from infra.snapshots.connection import serving_client
@@ -76,7 +79,12 @@ class RankingService:
         self._telemetry = Telemetry(name)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         cascade = ranking_cascade(self._client, scoring_pool=self._pool, watchers=(self._telemetry,))
-        self._recommender = Recommender(self._live, cascade, RANKING)
+        self._shadow_pool = ThreadPoolExecutor(1, thread_name_prefix="shadow")
+        unseen = ranking_cascade(self._client, scoring_pool=self._shadow_pool)
+        lists = RedisExposureLog(self._client, keys.exposure_log(name), kept=chosen.exposures_kept)
+        self._exposures = ExposureWriter(lists, self._telemetry, users_fraction=chosen.exposure_users)
+        self._shadow = ShadowScorer(unseen, self._exposures, self._telemetry)
+        self._recommender = Recommender(self._live, cascade, RANKING, exposures=self._exposures, shadow=self._shadow)
         layout = StreamLayout(
             stream=keys.event_log(name),
             seen=lambda event_id: keys.event_seen(name, event_id),
@@ -89,14 +97,18 @@ class RankingService:
 
     @bentoml.on_startup
     async def start(self) -> None:
-        """Begin to watch the alias."""
+        """Begin to watch the alias, and to write what is shown."""
+        await self._exposures.start()
         await self._live.start()
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
-        """Let go of Redis and of the scoring thread."""
+        """Write the last lists to their log, then let go of Redis and of the scoring threads."""
+        await self._shadow.stop()
+        await self._exposures.stop()
         await self._live.stop()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._shadow_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
         await self._client.aclose()
 
     # BentoML's own description and its clients know these two; over HTTP the front answers them by `routes`.

@@ -35,15 +35,37 @@ def _requests() -> prometheus_client.Counter:
     )
 
 
+BESIDE = {
+    "exposures_logged": "Lists, shown or scored by a shadow, that the log took",
+    "exposures_lost": "Lists that the log did not take",
+    "shadow_scored": "Requests that a shadow scored after their answer",
+    "shadow_dropped": "Requests that a shadow did not score because it was busy with another",
+    "shadow_failed": "Requests that a shadow could not score",
+}
+"""What happens beside the answers, by its name in /status and, after `headgate_`, in Prometheus."""
+
+
+@functools.cache
+def _beside(name: str) -> prometheus_client.Counter:
+    from prometheus_client import Counter as PrometheusCounter
+
+    return PrometheusCounter(f"headgate_{name}", BESIDE[name], ["application"])
+
+
 class Telemetry(SideEffect[RankingQuery]):
-    """Counts every outcome."""
+    """Counts every outcome of the cascade that it is a step of, and what happens beside."""
 
     name = "telemetry"
 
     def __init__(self, application: str) -> None:
         self._application = application
         self._histograms: dict[str, prometheus_client.Histogram] = {}
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter(dict.fromkeys(BESIDE, 0))
+
+    def note(self, name: str, number: int = 1) -> None:
+        """Count one of `BESIDE`."""
+        _beside(name).labels(self._application).inc(number)
+        self.counters[name] += number
 
     async def act(self, query: RankingQuery, outcome: Outcome) -> None:
         """One observation a stage, one count a request."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -17,11 +15,10 @@ import numpy as np
 from infra.cascade.batch import EMPTY, Batch, Column, Outcome, Removed
 from infra.cascade.kinds import Filter, Found, Hydrator, Q, Removal, Scorer, Selector, SideEffect, Source, Stage
 from infra.contracts.errors import ContractViolation, DeadlineExceeded
+from infra.resilience.complaints import Complaints
 from infra.resilience.deadline import Clock, Deadline
 
 _log = logging.getLogger("headgate.cascade")
-
-_COMPLAIN_EVERY_S = 1.0
 
 
 class OnFailure(StrEnum):
@@ -68,7 +65,7 @@ class Cascade(Generic[Q]):
         self.source_names = tuple(step.stage.name for step in steps if isinstance(step.stage, Source))
         self._steps = tuple(steps)
         self._clock = clock
-        self._complaints = _Complaints(clock)
+        self._complaints = Complaints(_log, clock=clock)
 
     async def run(self, query: Q, deadline: Deadline) -> Outcome:
         """Run every step that applies. Raises what a FAIL step raised, DeadlineExceeded, ContractViolation."""
@@ -77,24 +74,6 @@ class Cascade(Generic[Q]):
             if step.stage.applies(query):
                 await run.step(step)
         return run.outcome()
-
-
-class _Complaints:
-    """Logs a stage's failures at most once a second each, and how many there were: a dependency that is away fails them all."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._last_s: dict[str, float] = {}
-        self._untold: Counter[str] = Counter()
-
-    def note(self, stage: str, text: str) -> None:
-        now_s = self._clock()
-        if now_s - self._last_s.get(stage, -math.inf) < _COMPLAIN_EVERY_S:
-            self._untold[stage] += 1
-            return
-        self._last_s[stage] = now_s
-        untold = self._untold.pop(stage, 0)
-        _log.warning("%s%s", text, f" (and {untold} more since the last line)" if untold else "")
 
 
 class _Run(Generic[Q]):

@@ -14,20 +14,18 @@ from pathlib import Path
 from typing import cast
 
 import httpx
-import numpy as np
 import pytest
 import pytest_asyncio
 
 from bentos.ranking.schema import RecommendReply
-from infra.contracts.ids import ItemId
+from infra.contracts.canaries import Canary, CanaryMode
 from infra.snapshots import keys
 from infra.snapshots.versions import Version
+from tests.fixtures.halves import USERS, half_world, halves_of
 from tests.fixtures.proof import sized
 from tests.fixtures.redis_server import RedisProcess
 from tests.fixtures.service import Served, Stage, serving
-from tests.fixtures.tiny_snapshot import RANKING, TinyWorld, tiny_world
-
-USERS, ITEMS = 60, 200
+from tests.fixtures.tiny_snapshot import RANKING
 
 
 @dataclass
@@ -39,15 +37,6 @@ class Scene:
     versions: list[Version]
 
 
-def _half_world(half: int) -> TinyWorld:
-    """All candidates of every user lie in one half of the catalogue: the other half was consumed or points away."""
-    world = tiny_world(users=USERS, items=ITEMS)
-    vectors = np.abs(world.item_vectors)
-    vectors[np.arange(ITEMS) % 2 != half] *= -1
-    histories = [history[history % 2 == half][:5] for history in world.histories]
-    return TinyWorld(np.abs(world.user_vectors), vectors, histories, world.user_ids)
-
-
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("faults")
@@ -55,7 +44,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     server = RedisProcess(folder / "redis", append_only=True)
     server.start()
     stage = Stage(folder / "store", server.url)
-    versions = [stage.flip_live(world=_half_world(half), k=40) for half in (0, 1)]
+    versions = [stage.flip_live(world=half_world(half), k=40) for half in (0, 1)]
     with serving(stage, folder=folder) as served:
         served.wait_ready()
         yield Scene(served, server, versions)
@@ -99,10 +88,6 @@ async def settle(scene: Scene, caller: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.02)
 
 
-def parity_of(reply: RecommendReply) -> set[int]:
-    return {int(ItemId(item.item_id)[1:]) % 2 for item in reply.items if item.source == "retrieval"}
-
-
 async def test_under_continuous_flips_no_answer_mixes_two_snapshots(scene: Scene, caller: httpx.AsyncClient) -> None:
     await settle(scene, caller)
     going, flips = [True], [0]
@@ -129,7 +114,7 @@ async def test_under_continuous_flips_no_answer_mixes_two_snapshots(scene: Scene
     undegraded = [reply for reply in answers if not reply.degraded]
     assert {reply.snapshot for reply in undegraded} == set(seen)
     for reply in undegraded:
-        assert parity_of(reply) == {0 if reply.snapshot == "predictions_v1" else 1}
+        assert halves_of(reply) == {0 if reply.snapshot == "predictions_v1" else 1}
     await settle(scene, caller)
 
 
@@ -141,7 +126,7 @@ async def test_a_flip_is_followed_by_the_running_service(scene: Scene, caller: h
     async with asyncio.timeout(20):
         while (await ask(caller, 1)).snapshot == live:
             await asyncio.sleep(0.01)
-    assert parity_of(await whole(caller, 1)) == {other}
+    assert halves_of(await whole(caller, 1)) == {other}
 
 
 async def test_a_redis_that_hangs_costs_its_budget_and_no_late_reply_goes_to_another_user(
@@ -162,6 +147,43 @@ async def test_a_redis_that_hangs_costs_its_budget_and_no_late_reply_goes_to_ano
     for user in range(USERS):
         after = await whole(caller, user)
         assert [item.item_id for item in after.items] == [item.item_id for item in before[user].items]
+
+
+async def test_a_canary_whose_copy_goes_missing_degrades_its_users_alone_and_ends_without_a_trace(
+    scene: Scene, caller: httpx.AsyncClient
+) -> None:
+    await settle(scene, caller)
+    promotion = scene.served.stage.promotion
+    live = (await ask(caller, 1)).snapshot
+    tried = scene.versions[1 if live == "predictions_v1" else 0]
+
+    def begin() -> Canary | None:
+        version = promotion.store.get(tried.version)
+        return promotion.start_canary(version, 0.5, CanaryMode.CANARY, actor="test", reason="r", force=True).canary
+
+    canary = await asyncio.to_thread(begin)
+    assert canary is not None
+    beside = f"predictions_{tried.version}"
+    async with asyncio.timeout(20):
+        while not ((await caller.get("/status")).json()["canary"] or {}).get("loaded_at"):
+            await asyncio.sleep(0.02)
+    client = scene.served.stage.client
+    for user in range(USERS):
+        assert (await whole(caller, user)).snapshot == (beside if canary.takes(f"u{user}") else live)
+    await asyncio.to_thread(lambda: client.delete(*client.keys(keys.version_pattern(RANKING, tried.version))))
+    for user in range(USERS):
+        if canary.takes(f"u{user}"):
+            reply = await ask(caller, user)
+            assert (reply.snapshot, reply.degraded, reply.decided_by) == (beside, True, "popular")
+            assert len(reply.items) == 20
+        else:
+            assert (await whole(caller, user)).snapshot == live
+    await asyncio.to_thread(promotion.end_canary, tried.version, actor="test", reason="r", refused=False)
+    async with asyncio.timeout(20):
+        while (await caller.get("/status")).json()["canary"] is not None:
+            await asyncio.sleep(0.02)
+    assert {(await whole(caller, user)).snapshot for user in range(USERS)} == {live}
+    await asyncio.to_thread(promotion.load, promotion.store.get(tried.version), limit_fraction=1.0)
 
 
 async def test_redis_killed_under_load_gives_fallbacks_no_5xx_and_whole_answers_once_it_is_back(

@@ -4,7 +4,7 @@ const STATUS_EVERY_MS = 1500;
 const SAID_FOR_MS = 3500;
 
 const at = (id) => document.getElementById(id);
-const state = { snapshot: null, generation: null, users: false, asked: 0, saidTimer: 0 };
+const state = { snapshot: null, canary: null, generation: null, users: false, asked: 0, saidTimer: 0 };
 
 class ServiceError extends Error {
   constructor(status, body) {
@@ -92,10 +92,12 @@ async function refreshStatus() {
   at("age").textContent = ago(live.age_s);
   const quality = live.ranker?.ranker?.["ndcg@10"];
   at("quality").textContent = quality === undefined ? "–" : quality.toFixed(4);
-  showState(status.problem ? "warn" : "good", status.problem ? "serving, with a problem" : "ready");
-  notice(status.problem ? `Served on, but: ${status.problem}` : "", "warn");
+  const problem = [status.problem, status.canary?.problem].filter(Boolean).join("; ");
+  showState(problem ? "warn" : "good", problem ? "serving, with a problem" : "ready");
+  notice(problem ? `Served on, but: ${problem}` : "", "warn");
   const moved = state.generation !== null && state.generation !== live.generation;
   state.snapshot = live.snapshot;
+  state.canary = status.canary?.snapshot ?? null;
   state.generation = live.generation;
   if (!state.users) await loadUsers();
   else if (moved) {
@@ -168,7 +170,8 @@ function showHistory(known) {
 }
 
 function showList(list, user) {
-  at("decided").replaceChildren(`decided by ${list.decided_by} · ${list.snapshot}`);
+  const beside = list.snapshot === state.canary ? " (canary)" : "";
+  at("decided").replaceChildren(`decided by ${list.decided_by} · ${list.snapshot}${beside}`);
   if (list.degraded) at("decided").append(" · ", make("span", { text: "degraded", className: "degraded" }));
   at("list-empty").hidden = list.items.length > 0;
   at("list-empty").textContent = "Nothing is left to show: every item is consumed or excluded.";

@@ -13,12 +13,14 @@ from bentos.ranking.pipeline import ranking_cascade
 from bentos.ranking.reader import UserReader
 from bentos.ranking.recommender import Recommender
 from bentos.ranking.schema import ReadyReply, StatusReply, UserReply, UsersReply
+from bentos.ranking.telemetry import Telemetry
 from infra.catalog.applications.ranking import RANKING
 from infra.contracts.errors import InvalidRequest, SnapshotNotFound
 from infra.snapshots import keys
 from infra.snapshots.live import LiveSnapshots
 from tests.fixtures.service import Stage
 from tests.fixtures.tiny_snapshot import tiny_world
+from tests.unit.bentos.ranking.kept import KeptLists, shadow_on
 
 
 def inspection(stage: Stage, client: redis.asyncio.Redis, snapshot: RankingSnapshot | None) -> Inspection:
@@ -26,7 +28,16 @@ def inspection(stage: Stage, client: redis.asyncio.Redis, snapshot: RankingSnaps
     live.current = snapshot
     if snapshot is not None:
         live.snapshot_problem = ""
-    return Inspection(live, Recommender(live, ranking_cascade(client, scoring_pool=None), RANKING), UserReader(client))
+    telemetry = Telemetry("ranking")
+    lists = KeptLists(client, telemetry)
+    recommender = Recommender(
+        live,
+        ranking_cascade(client, scoring_pool=None),
+        RANKING,
+        exposures=lists,
+        shadow=shadow_on(client, lists, telemetry),
+    )
+    return Inspection(live, recommender, UserReader(client))
 
 
 async def test_users_to_try_end_with_one_whom_nobody_knows(
@@ -83,6 +94,7 @@ async def test_status_and_readiness_before_and_after_a_snapshot_is_live(
         "problem": "no version is live yet",
         "mend": "Run: make snapshot",
         "live": None,
+        "canary": None,
     }
     with pytest.raises(SnapshotNotFound, match="nothing to serve"):
         before.ready()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import cast
@@ -29,6 +30,7 @@ from infra.snapshots.live import LiveSnapshots
 from tests.fixtures.redis_server import free_port
 from tests.fixtures.service import Stage
 from tests.fixtures.tiny_snapshot import tiny_world
+from tests.unit.bentos.ranking.kept import KeptLists, shadow_on
 
 _TOTAL_GENRES = {"Drama", "Comedy", "Thriller", "Music", "Nature"}
 
@@ -46,7 +48,9 @@ class Feed:
         steps = ranking_steps(client, scoring_pool=pool, watchers=(self.telemetry,))
         if patient:
             steps = [replace(step, budget_ms=None) for step in steps]
-        self._recommender = Recommender(live, Cascade(steps), RANKING)
+        self.lists = KeptLists(client, self.telemetry)
+        shadow = shadow_on(client, self.lists, self.telemetry)
+        self._recommender = Recommender(live, Cascade(steps), RANKING, exposures=self.lists, shadow=shadow)
 
     async def ask(self, user_id: str, **fields: object) -> RecommendReply:
         """The reply, held to its declared form."""
@@ -270,11 +274,14 @@ class StoppedOnce(Cascade[RankingQuery]):
         super().__init__(steps)
         self._live = live
         self.runs = 0
+        self.stopped_ms = 0.0
 
     async def run(self, query: RankingQuery, deadline: Deadline) -> Outcome:
         self.runs += 1
+        began_s = time.monotonic()
         while self.runs == 1 and self._live.lease():
             await asyncio.sleep(0.01)
+        self.stopped_ms += (time.monotonic() - began_s) * 1000
         return await super().run(query, deadline)
 
 
@@ -295,6 +302,12 @@ async def test_a_request_that_outlived_the_lease_of_its_snapshot_is_answered_ane
         assert live.lease()
     cascade = StoppedOnce([replace(step, budget_ms=None) for step in ranking_steps(client, scoring_pool=None)], live)
     request = RecommendRequest.model_validate({"user_id": "u3", "n": 5})
-    reply = await Recommender(live, cascade, RANKING).recommend(request, request_id="r1")
-    assert (cascade.runs, len(RecommendReply.model_validate(reply).items)) == (runs, 5)
+    telemetry = Telemetry("ranking")
+    lists = KeptLists(client, telemetry)
+    recommender = Recommender(live, cascade, RANKING, exposures=lists, shadow=shadow_on(client, lists, telemetry))
+    reply = RecommendReply.model_validate(await recommender.recommend(request, request_id="r1"))
+    assert (cascade.runs, len(reply.items)) == (runs, 5)
+    (noted,) = lists.noted
+    assert (list(noted.items), round(noted.total_ms, 3)) == (ids(reply), reply.stage_ms["total"])
+    assert noted.total_ms > cascade.stopped_ms, "the user waited for both"
     assert bool(live.lease()) is leased
