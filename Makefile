@@ -43,6 +43,9 @@ down: $(STAMP) ## stop all of it; leaves no process
 status: $(STAMP) ## what runs, which snapshots there are, which is live
 	@$(RUN) -m infra.local status
 
+visit: $(STAMP) ## simulated users come, click and buy; needs the sample world [ARGS="--seconds 60 --per-second 20"]
+	@$(RUN) -m infra.local visit $(ARGS)
+
 login: $(STAMP) ## show Airflow's address, user and password
 	@$(RUN) -m infra.local login
 
@@ -116,5 +119,5 @@ lock: $(STAMP) ## resolve pyproject.toml into requirements.lock: names, versions
 $(STAMP): requirements.lock pyproject.toml infra/local/bootstrap.py
 	@$(PYTHON) infra/local/bootstrap.py
 
-.PHONY: help demo install up down status login clean snapshot validate rollback history gc test prove check \
+.PHONY: help demo install up down status visit login clean snapshot validate rollback history gc test prove check \
   bench bench-batch bench-serve bench-snapshots bench-demo bench-quality docs lock

@@ -10,9 +10,11 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.table import Table
 
@@ -25,6 +27,7 @@ from infra.local.demo import Demo
 from infra.local.refresh import refresh_snapshot
 from infra.local.source import SampleWorld, own_source
 from infra.local.stack.stack import PartStatus, Stack
+from infra.local.visits import Traffic, open_visitors, send_visits
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -98,6 +101,24 @@ def demo(*, data: Data = "", source_format: Format = "", mapping: Columns = "") 
     _let_sigterm_clean_up()
     own = own_source(data, source_format=source_format, mapping=mapping) if data else None
     _result_for_machines(Demo(settings()).run(own))
+
+
+@app.command()
+def visit(
+    *,
+    seconds: Annotated[float, typer.Option(help="how long they come")] = 60.0,
+    per_second: Annotated[float, typer.Option(help="how many come a second")] = 20.0,
+    users: Annotated[int, typer.Option(help="how many of the world's users, drawn at random; 0: all")] = 0,
+    items: Annotated[int, typer.Option(help="length of the lists they ask for")] = 20,
+    world: Annotated[str, typer.Option(help="folder of the generated world; default: the sample world")] = "",
+    url: Annotated[str, typer.Option(help="the ranking service; default: the one that make up starts")] = "",
+) -> None:
+    """Let simulated users come to the running service: they see their lists, click and buy by the world's truth."""
+    chosen, rng, traffic = settings(), np.random.default_rng(), Traffic(seconds, per_second, users, items)
+    visitors = open_visitors(Path(world or SampleWorld(chosen).source.location), rng)
+    with console.progress("visits", total=traffic.visits) as advance:
+        tally = send_visits(url or Stack(chosen).service.url, visitors, traffic, rng, advance=advance)
+    console.result(tally.fields())
 
 
 @app.command()

@@ -1,14 +1,15 @@
 """Simulated users judge canaries: one as good as the live snapshot is kept, one with worse lists caught.
 
-Each experiment is looked at after every user. Users come in random order, a coin says who is shown the canary's list, and each acts by the world's truth (visitors.py). The
-rules are the settings' own; every decision found on the whole path is asked of `judge` again, at that user and just before.
+Each experiment is looked at after every user. Users come in random order, a coin says who is shown the canary's list, and each
+acts by the world's truth (visitors.py). The rules are the settings' own; every decision that is found on the whole path is asked
+of `judge` again, at that user and just before.
 
 Measured at the settings as shipped (alpha 0.05, tolerances 0.1 and 0.3, 1,000 users a side), 500 experiments each, half of the
 users the canary's; live lists get 31.0 % clicks and 5.1 % purchases, the worse ones 25.0 % and 4.0 %:
 
-    canary        rolled back   99 % sure            promoted   undecided after 24,000   decided after (median)
-    equal               1.4 %   at most 3.2 %          95.4 %                    3.2 %             12,946 users
-    worse               100 %   at least 99.1 %           0 %                      0 %              1,847 users
+    canary   users at most   rolled back   99 % sure         promoted   undecided   promoted or rolled back after (median)
+    equal           24,000         1.4 %   at most 3.2 %       95.4 %       3.2 %   12,946 users
+    worse           12,000         100 %   at least 99.1 %        0 %         0 %    1,847 users
 """
 
 from __future__ import annotations

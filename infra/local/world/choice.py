@@ -72,3 +72,9 @@ def taste_at(start: Floats, end: Floats, share: float) -> Floats:
 def age_misfit(age_years: Floats, target: Floats) -> Floats:
     """What the distance in age costs, in logits; the two broadcast."""
     return np.float32(AGE) * ((age_years - target) * np.float32(1 / AGE_SPREAD)) ** 2
+
+
+def buying(liking: Floats, *, thrift: Floats, price: Floats, base: float) -> Floats:
+    """The chance that what was clicked is bought: the better it is liked, and the less its price puts the user off; they broadcast."""
+    logit = base + 2.5 * liking - thrift * (np.log(price) - 2.6)
+    return 1.0 / (1.0 + np.exp(-logit))

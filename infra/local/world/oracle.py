@@ -30,12 +30,15 @@ def write_oracle(world: World, folder: Path) -> None:
 
 
 class Oracle:
-    """The best that any recommender without the session's context could know, as log chances up to a constant of user and time."""
+    """The best that any recommender without the session's context could know, as log chances up to a constant of user and time.
+
+    users, items: each id's number in the world's arrays.
+    """
 
     def __init__(self, world: World, user_ids: Sequence[str], item_ids: Sequence[str]) -> None:
-        self._world = world
-        self._users = {user_id: number for number, user_id in enumerate(user_ids)}
-        self._items = {item_id: number for number, item_id in enumerate(item_ids)}
+        self.world = world
+        self.users = {user_id: number for number, user_id in enumerate(user_ids)}
+        self.items = {item_id: number for number, item_id in enumerate(item_ids)}
 
     @classmethod
     def open(cls, folder: str | Path) -> Oracle:
@@ -63,30 +66,30 @@ class Oracle:
         """float32 [n]: the true score of each pair (user_ids[k], item_ids[k]); -inf where the item was not born yet."""
         if len(user_ids) != len(item_ids):
             raise InvalidRequest(f"{len(user_ids)} users and {len(item_ids)} items; wanted pairs.")
-        users, items = self._numbers(user_ids, self._users, "user"), self._numbers(item_ids, self._items, "item")
-        liking = np.einsum("nd,nd->n", self._taste(users, at), self._world.items.vectors[items])
-        misfit = choice.age_misfit(self._world.people.age_years[users], self._world.items.age_target[items])
+        users, items = self._numbers(user_ids, self.users, "user"), self._numbers(item_ids, self.items, "item")
+        liking = np.einsum("nd,nd->n", self._taste(users, at), self.world.items.vectors[items])
+        misfit = choice.age_misfit(self.world.people.age_years[users], self.world.items.age_target[items])
         return np.float32(choice.TASTE) * liking - misfit + self._log_seen(users, items, at)
 
     def matrix(self, user_ids: Sequence[str], at: datetime) -> Floats:
         """float32 [users, items]: `score` of those users and every item, in the order of items.parquet."""
-        users = self._numbers(user_ids, self._users, "user")
-        items = np.arange(len(self._items))
-        liking = self._taste(users, at) @ np.asarray(self._world.items.vectors).T
-        misfit = choice.age_misfit(self._world.people.age_years[users][:, None], self._world.items.age_target[None, :])
+        users = self._numbers(user_ids, self.users, "user")
+        items = np.arange(len(self.items))
+        liking = self._taste(users, at) @ np.asarray(self.world.items.vectors).T
+        misfit = choice.age_misfit(self.world.people.age_years[users][:, None], self.world.items.age_target[None, :])
         return np.float32(choice.TASTE) * liking - misfit + self._log_seen(users[:, None], items[None, :], at)
 
     def _taste(self, users: NDArray[np.int64], at: datetime) -> Floats:
-        size, people = self._world.size, self._world.people
+        size, people = self.world.size, self.world.people
         share = choice.taste_share(_us(at), start_us=size.start_us, days=size.days)
         return choice.taste_at(people.taste_start[users], people.taste_end[users], share)
 
     def _log_seen(self, users: NDArray[np.int64], items: NDArray[np.int64], at: datetime) -> Floats:
         """The log chance that a slot of the user's page shows the item."""
-        catalogue = self._world.items
-        seen = choice.attention(catalogue, self._world.trend, start_us=self._world.size.start_us, at_us=_us(at))
+        catalogue = self.world.items
+        seen = choice.attention(catalogue, self.world.trend, start_us=self.world.size.start_us, at_us=_us(at))
         genre = catalogue.genres[items, 0]
-        mixture = self._world.people.mixture[users, genre]
+        mixture = self.world.people.mixture[users, genre]
         within = choice.SHARE_MIX * mixture / np.maximum(seen.genre_total[genre], 1e-30)
         chance = within + choice.SHARE_ANY / seen.genre_total.sum()
         return (np.log(chance) + seen.log_weight[items]).astype(np.float32)

@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.local.world.catalogue import Catalogue, Floats, Ints
-from infra.local.world.choice import CREATOR, TASTE, THEME, Attention, age_misfit, attention, taste_at, taste_share
+from infra.local.world.choice import (
+    CREATOR,
+    TASTE,
+    THEME,
+    Attention,
+    age_misfit,
+    attention,
+    buying,
+    taste_at,
+    taste_share,
+)
 from infra.local.world.names import COUNTRY_UTC_HOURS, GENRES
 from infra.local.world.people import People
 from infra.local.world.size import DAY_STREAM, DAY_US, WorldSize
@@ -23,6 +33,7 @@ PAGE = _THEME_SLOTS + _MIX_SLOTS + _ANY_SLOTS
 
 _CHUNK = 1024  # sessions at a time: their pages' vectors (9 MB) stay near the processor
 _MEAN_LENGTH, _MAX_LENGTH = 5.0, 16
+_BUYS = -2.3
 _HOUR_SHARES = np.array(
     [2, 1, 1, 1, 1, 2, 4, 6, 7, 7, 7, 8, 10, 9, 7, 7, 8, 10, 13, 16, 18, 16, 10, 5], np.float64
 )  # by local hour: a rise at noon, the height in the evening
@@ -165,9 +176,8 @@ class Day:
         return shelves.slots[np.concatenate([own, other], axis=1)]
 
     def _buys(self, users: Ints, items: Ints, liking: Floats) -> NDArray[np.bool_]:
-        price = np.log(self._world.items.price[items]) - 2.6
-        logit = -2.3 + 2.5 * liking - self._world.people.thrift[users] * price
-        return self._rng.random(len(users)) < 1 / (1 + np.exp(-logit))
+        thrift, price = self._world.people.thrift[users], self._world.items.price[items]
+        return self._rng.random(len(users)) < buying(liking, thrift=thrift, price=price, base=_BUYS)
 
     def _columns(self, users: Ints, lengths: NDArray[np.int64], chosen: Ints, types: NDArray[np.int8]) -> Events:
         rng, (steps, n) = self._rng, chosen.shape
