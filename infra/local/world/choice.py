@@ -75,6 +75,6 @@ def age_misfit(age_years: Floats, target: Floats) -> Floats:
 
 
 def buying(liking: Floats, *, thrift: Floats, price: Floats, base: float) -> Floats:
-    """The chance that what was clicked is bought: the better it is liked, and the less its price puts the user off; they broadcast."""
+    """The chance that what was clicked is bought: it rises with the liking and falls with the price; all broadcast."""
     logit = base + 2.5 * liking - thrift * (np.log(price) - 2.6)
-    return 1.0 / (1.0 + np.exp(-logit))
+    return np.asarray(1.0 / (1.0 + np.exp(-logit)), np.float32)
