@@ -10,13 +10,17 @@ from airflow.sdk import Param
 from infra.catalog.applications import APPLICATIONS
 from infra.config.settings import Settings
 from infra.contracts.break_glass import REASON_AT_LEAST
+from infra.contracts.canaries import CanaryMode
 
 FORMATS = ("auto", "movielens", "csv", "jsonl", "parquet", "world")
 EMBEDDERS = ("spectral", "als")
 REASON_LENGTH = (5, 500)
 """Characters of a reason, at least and at most."""
+CANARY_FRACTION = 0.05
+"""Of the users, where a canary is started by hand and the setting has none."""
+CANARY_HOURS_AT_MOST = 14 * 24
 
-_VERSION = r"^(predictions_)?v[1-9][0-9]{0,8}$"
+_VERSION_PATTERN = r"^(predictions_)?v[1-9][0-9]{0,8}$"
 
 _MARKDOWN = re.compile(r"[\\`*_~<>\[\]|]")
 """What a path may hold and Markdown would take for its own. (Bold, not code: Airflow lays code over the next line.)"""
@@ -96,6 +100,15 @@ def refresh_form(*, chosen: Settings, source: str) -> dict[str, Param]:
             ("ask",),
             empty=f"the setting, now {'ask' if chosen.approval else 'do not ask'}",
         ),
+        "canary_fraction": _number(
+            "Canary",
+            "Share of the users (up to 0.5) who are shown the snapshot before it goes live for all; what they do decides whether "
+            "it does. 0: no canary.",
+            chosen.canary_fraction,
+            kind="number",
+            low=0,
+            high=0.5,
+        ),
     }
 
 
@@ -121,7 +134,7 @@ def rollback_form() -> dict[str, Param]:
             title="Version",
             description_md="Such as **v12**. Empty: the version before the live one. A later version is fine (rolling forward).",
             type=["null", "string"],
-            pattern=_VERSION,
+            pattern=_VERSION_PATTERN,
         ),
         "reason": _reason("what was wrong with the live version?"),
     }
@@ -131,12 +144,7 @@ def promote_form() -> dict[str, Param]:
     """The fields of a promotion: it is on purpose, so the version must be named."""
     return {
         "application": _application(),
-        "version": Param(
-            title="Version",
-            description_md="Such as **v12**: one that the gate has passed.",
-            type="string",
-            pattern=_VERSION,
-        ),
+        "version": _version("Such as **v12**: one that the gate has passed."),
         "reason": _reason("why this version, and why not by its own build?"),
         "break_glass": Param(
             False,
@@ -149,16 +157,63 @@ def promote_form() -> dict[str, Param]:
     }
 
 
-def _application() -> Param:
+def canary_form(*, chosen: Settings) -> dict[str, Param]:
+    """The fields of a canary by hand: which version, for how many users, seen or unseen, and for how long at most."""
+    return {
+        "application": _application("Beside whose live snapshot it is tried."),
+        "version": _version("Such as **v12**: one that the gate has passed and that is not live."),
+        "fraction": Param(
+            chosen.canary_fraction or CANARY_FRACTION,
+            title="Share of the users",
+            description_md="**0.05** is one user in twenty. A canary takes up to 0.5, a shadow up to 1.",
+            type="number",
+            minimum=0.001,
+            maximum=1,
+        ),
+        "mode": Param(
+            CanaryMode.CANARY.value,
+            title="Mode",
+            description_md="**canary**: these users are shown its lists, and what they do decides whether it goes live. "
+            "**shadow**: their requests are scored with it unseen; it never goes live by itself.",
+            type="string",
+            enum=[mode.value for mode in CanaryMode],
+            values_display={"canary": "canary: users see it", "shadow": "shadow: scored unseen"},
+        ),
+        "hours": _number(
+            "Hours at most",
+            "What is not decided by then is ended, and does not go live.",
+            chosen.canary_hours,
+            kind="number",
+            low=0.01,
+            high=CANARY_HOURS_AT_MOST,
+        ),
+        "reason": _reason("why is this version tried?"),
+    }
+
+
+def canary_end_form() -> dict[str, Param]:
+    """The fields that end a canary by hand."""
+    return {
+        "application": _application("Whose canary or shadow ends."),
+        "version": _version("Such as **v12**: the one that is tried. Where another is tried by now, nothing happens."),
+        "reason": _reason("why is it ended before it was decided?"),
+    }
+
+
+def _application(whose: str = "Whose alias **predictions_current** moves.") -> Param:
     names = sorted(APPLICATIONS)
     return Param(
         names[0],
         title="Application",
-        description_md="Whose alias **predictions_current** moves.",
+        description_md=whose,
         type="string",
         enum=names,
         values_display={name: f"{APPLICATIONS[name].title} ({name})" for name in names},
     )
+
+
+def _version(description: str) -> Param:
+    return Param(title="Version", description_md=description, type="string", pattern=_VERSION_PATTERN)
 
 
 def _reason(question: str) -> Param:

@@ -65,6 +65,10 @@ class JobOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, object] | None:
         """Run the job to its end. Returns its last JSON object."""
+        return self.run_job()
+
+    def run_job(self) -> dict[str, object] | None:
+        """The same for a sensor, which does it again and again."""
         for flag, mend in self.needed.items():
             if not _given(self.options.get(flag)):
                 raise AirflowFailException(mend)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, CronTriggerTimetable, chain
 
 from dags.approval import SnapshotApproval
+from dags.canary import CanaryDecision, CanaryStart
 from dags.forms import approval_form, refresh_form
 from dags.job import JobOperator
 from dags.late import refresh_deadline
@@ -24,7 +25,10 @@ FLIP_REASON = (
     f"{_SET}{{{{ dag.dag_id }}}} {{{{ run_id }}}}"
     f"{{% if approval %}}, started by {{{{ {STARTED_BY} }}}}, approved{{{{ ': ' ~ approval.note if approval.note else '' }}}}{{% endif %}}"
 )
-"""Whoever approved has put it live; where nobody was asked it was whoever started the run."""
+"""Whoever approved has put it live; where nobody was asked it was whoever started the run. So for its canary."""
+FRACTION = "{{ default_fraction if params.canary_fraction is none else params.canary_fraction }}"
+GENERATION = "{{ (ti.xcom_pull(task_ids='canary') or {}).get('generation', '') }}"
+LIVE = "{{ ti.xcom_pull(task_ids='validate')['live'] or '' }}"
 
 DOC = """
 ### What this does
@@ -43,7 +47,9 @@ files: every user's best {candidates:,} items, the item table, and the model tha
 | `validate` | Great Expectations: the gate. **Only this calls it VALIDATED** (but for a person, past failed checks: `snapshot_promote`) | no |
 | `approve` | asks a person, where approval is on (`HEADGATE_APPROVAL`, or the form); else it ends at once | no |
 | `load` | copies the candidates into Redis, beside those of the live version | no |
-| `flip` | moves the alias `predictions_current` by compare-and-set | **yes, at once** |
+| `canary` | shows it to a share of the users first, where there is one (`HEADGATE_CANARY_FRACTION`, or the form); else it ends at once | to that share |
+| `decide` | waits for what they do: surely no worse, it goes live for all; surely worse, it is rolled back | **yes**, where it passed |
+| `flip` | moves the alias `predictions_current` by compare-and-set; after a canary that passed it finds that done | **yes, at once** |
 | `gc` | deletes old copies from Redis; the run does not hang on it | no |
 
 Runs daily at 00:00 UTC (no catch-up, one run at a time). A manual run shows a form: every field may stay empty.
@@ -60,12 +66,20 @@ Each task is also a command; the first line of its log is the one to type into a
 | `validate` | `ValidationRefused` | the message names the check, what was seen and wanted; the report lies with the snapshot. What is live stays live. |
 | `approve` | *nobody answered* | the snapshot stays VALIDATED: clear the task to ask again, or use `snapshot_promote` |
 | `load` | `NotEnoughRoom` | `make gc`, or a larger `HEADGATE_REDIS_MAXMEMORY_MB`; then clear this task |
-| `flip` | `FlipFenced` | somebody rolled back (or flipped) while this ran, and that wins. The message has the command that flips on purpose. |
+| `canary`, `flip` | `CanaryRuns` | another snapshot is tried, and that goes first; this one stays VALIDATED, for `snapshot_canary` or `snapshot_promote` |
+| `decide` | *rolled back* | users were surely worse off, or services could not serve it: the message says by how much, the **Snapshots** page has the report |
+| `decide` | *cannot be judged* | the log of what was shown no longer reaches back: a larger `HEADGATE_EXPOSURES_KEPT`; `snapshot_canary_end` |
+| `canary`, `flip` | `FlipFenced` | somebody rolled back (or flipped) while this ran, and that wins. The message has the command that flips on purpose. |
 | any | `DependencyUnavailable` | Redis or the store is away: `make status`, then clear the task |
 
 With approval on, the run waits at `approve` for up to {approval:g} h: **Required Actions** (under *Browse*) shows the verdict, the counts
 and a link to the report, to whoever may edit runs of this DAG. A rejection ends the run without a flip, and green; the snapshot stays
 VALIDATED, and its states say who rejected it and why. The journal names who approved. The next run waits until this one has ended.
+
+With a canary (of {fraction:.3g} of the users by the setting now), `decide` looks every half a minute for up to {canary:g} h and holds no
+worker meanwhile. Rolled back, the run is **red**, as where the gate refuses. Not decided in time, or ended by somebody, it ends without a
+flip and green: a person may promote it. A first snapshot has nothing to be compared with, and goes live without. The freshness SLO must
+leave the time; the next run waits until this one has ended. Marking the run as failed leaves the canary running: end it as well.
 
 Clearing a task repeats it and what follows. It is safe: each try writes a folder of its own, and a retry that finds its work done
 changes nothing. `snapshot_rollback` may run **while** this does: the alias's generation decides, not the clock, so a build that
@@ -87,6 +101,8 @@ def refresh_dag(spec: ApplicationSpec) -> DAG:
         upper=spec.name.upper(),
         candidates=chosen.candidates_per_user,
         approval=chosen.approval_hours,
+        fraction=chosen.canary_fraction,
+        canary=chosen.canary_hours,
         slo=slo / timedelta(hours=1),
         spare=deadline.interval / timedelta(hours=1) if isinstance(deadline.interval, timedelta) else 0,
     )
@@ -99,10 +115,10 @@ def refresh_dag(spec: ApplicationSpec) -> DAG:
         schedule=CronTriggerTimetable(spec.schedule, timezone="UTC", run_immediately=timedelta(0)),
         catchup=False,
         max_active_runs=1,
-        dagrun_timeout=timedelta(hours=24 + chosen.approval_hours),
+        dagrun_timeout=timedelta(hours=24 + chosen.approval_hours + chosen.canary_hours),
         deadline=deadline,
         params=refresh_form(chosen=chosen, source=source),
-        user_defined_macros={"default_source": source},
+        user_defined_macros={"default_source": source, "default_fraction": chosen.canary_fraction},
         default_args={"owner": "headgate", "retry_delay": timedelta(seconds=10)},
         tags=["headgate", spec.name, "snapshot"],
     ) as dag:
@@ -210,13 +226,34 @@ def wire(spec: ApplicationSpec, chosen: Settings) -> None:
         execution_timeout=timedelta(hours=2),
         doc_md="Copies the candidates into Redis and reads each one back. Refused beforehand where they would not fit.",
     )
+    canary = CanaryStart(
+        task_id="canary",
+        args=["canary", "start", *built, "--actor", FLIP_ACTOR, "--reason", FLIP_REASON],
+        fraction=FRACTION,
+        beside=LIVE,
+        retries=2,
+        execution_timeout=timedelta(minutes=5),
+        doc_md="Shows it to a share of the users, fenced as the flip is. In place whether there is a canary or not: without, it ends "
+        "at once.",
+    )
+    decide = CanaryDecision(
+        task_id="decide",
+        application=spec.name,
+        version=VERSION,
+        generation=GENERATION,
+        lasts=timedelta(hours=chosen.canary_hours),
+        holds_flip=True,
+        execution_timeout=timedelta(minutes=10),
+        doc_md="Looks until the canary is over. Only one that passed, or none at all, is followed by `flip`.",
+    )
     flip = JobOperator(
         task_id="flip",
         module="infra.snapshots",
         args=["promote", *built, "--actor", FLIP_ACTOR, "--reason", FLIP_REASON],
         retries=2,
         execution_timeout=timedelta(minutes=5),
-        doc_md="Compare-and-set of the alias. If it moved since `open`, nothing happens and the task says who was first.",
+        doc_md="Compare-and-set of the alias. If it moved since `open`, nothing happens and the task says who was first; "
+        "what its canary has put live is live already.",
     )
     gc = JobOperator(
         task_id="gc",
@@ -226,7 +263,7 @@ def wire(spec: ApplicationSpec, chosen: Settings) -> None:
         execution_timeout=timedelta(minutes=30),
         doc_md="Deletes serving copies that no rollback will want soon. When it fails the snapshot is live all the same.",
     )
-    chain([open_, import_], embed, candidates, train, stage, validate, approve, load, flip, gc)
+    chain([open_, import_], embed, candidates, train, stage, validate, approve, load, canary, decide, flip, gc)
 
 
 for _spec in APPLICATIONS.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect
 from tests.browser.conftest import Watched, watch
 from tests.e2e.conftest import PROMOTE, ROLLBACK, VIEWER, Build, Platform, log_in
 from tests.fixtures.proof import sized
+
+CANARY = "snapshot_canary"
 
 PATIENCE_MS = 60_000
 """For what Airflow does meanwhile, on a machine that is busy with other things."""
@@ -56,6 +59,13 @@ class Visit:
         expect(go).to_be_disabled()
         self.frame.locator("#reason").fill(reason)
         self.click(go)
+
+
+def served(platform: Platform, *, users: int = 40) -> set[str]:
+    """The snapshots that the service names to some of the users."""
+    url = f"{platform.service_url}/recommend"
+    bodies = [{"user_id": f"u{number:07d}", "n": 10} for number in range(users)]
+    return {str(httpx.post(url, json=body, timeout=10).raise_for_status().json()["snapshot"]) for body in bodies}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -169,6 +179,45 @@ def test_the_validation_report_is_one_click_away_and_can_be_kept(visit: Visit, t
     assert f"ranking/{version}" in kept.value.path().read_text()
     visit.frame.locator("#report-close").click()
     expect(visit.frame.locator("#report")).to_be_hidden()
+
+
+def test_a_snapshot_is_tried_on_half_of_the_users_until_somebody_ends_it_and_the_page_tells_all_of_it(
+    visit: Visit, platform: Platform, two_builds: tuple[Build, Build]
+) -> None:
+    first, second = (build.version for build in two_builds)
+    visit.open()
+    visit.click(visit.row(first).get_by_role("button", name=f"Canary: {first}"))
+    visit.frame.locator("#trial-percent").fill("50")
+    visit.frame.locator("#reason").fill("was it the client?")
+    visit.click(visit.frame.locator("#confirm-go"))
+    expect(visit.notice("success")).to_contain_text(f"{first} is tried.", timeout=PATIENCE_MS)
+    assert visit.clicks == 3
+    (run_id,) = platform.airflow.running(CANARY)
+
+    expect(visit.row(first).locator(".state")).to_have_text("Canary")
+    expect(visit.row(first).locator(".trial")).to_contain_text("50 % canary")
+    expect(visit.frame.locator("#notice-trial")).to_contain_text(f"{first} is shown to 50 % of the users")
+    expect(visit.frame.locator("#flips li").first.locator(".kind")).to_have_text("Canary, 50 %")
+    both = {f"predictions_{version}" for version in (first, second)}
+    began = time.monotonic()
+    while served(platform) != both:
+        assert time.monotonic() - began < 60, "the canary is not served"
+    assert platform.live()[0] == second
+
+    visit.confirm(first, button=f"End canary: {first}", reason="it was not the client")
+    expect(visit.notice("success")).to_contain_text(f"{first} is tried no longer.", timeout=PATIENCE_MS)
+    expect(visit.frame.locator("#notice-trial")).to_be_empty()
+    expect(visit.row(first).locator(".state")).to_have_text("Validated")
+    expect(visit.frame.locator("#flips li").first.locator(".kind")).to_have_text("Canary ended")
+    visit.click(visit.row(first).get_by_role("button", name="Report of the canary"))
+    report = visit.frame.frame_locator("#report-page")
+    expect(report.locator(".headline")).to_have_text("Ended by airflow:admin: it was not the client")
+    visit.frame.locator("#report-close").click()
+
+    assert platform.ended(CANARY, run_id) == "success"
+    told = platform.airflow.result(CANARY, run_id, "decide")
+    assert (told["version"], told["verdict"]) == (first, "ended")
+    assert served(platform) == {f"predictions_{second}"}
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

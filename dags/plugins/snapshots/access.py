@@ -14,6 +14,7 @@ from infra.catalog.applications.spec import ApplicationSpec
 from infra.contracts.ids import ApplicationName
 
 PROMOTE, ROLLBACK = "snapshot_promote", "snapshot_rollback"
+CANARY, CANARY_END = "snapshot_canary", "snapshot_canary_end"
 
 
 class Access(Protocol):

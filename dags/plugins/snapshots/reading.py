@@ -10,23 +10,28 @@ from typing import Literal
 import redis
 
 from dags.plugins.snapshots.timeline import Flip, newest_flips
+from dags.plugins.snapshots.trials import Trial, trial_of
 from infra.catalog.applications.spec import ApplicationSpec
 from infra.contracts.errors import HeadgateError, SnapshotNotFound
 from infra.contracts.ids import VersionName, version_number
 from infra.contracts.snapshots import Alias, Manifest, State, StateRecord
+from infra.experiments.filing import CanaryResult, newest_look
 from infra.snapshots.flips import PROMOTABLE, Flips, Standing
 from infra.snapshots.serving_copy import ServingCopy
 from infra.snapshots.verdicts import FiledVerdict, newest_verdict
 from infra.snapshots.versions import SnapshotStore, Version
 
 Action = Literal["promote", "rollback"]
+TrialAction = Literal["canary", "canary_end"]
+
+_TRIABLE = frozenset({State.VALIDATED, State.RETIRED, State.ROLLED_BACK})
 
 
 @dataclass(frozen=True, slots=True)
 class VersionRow:
     """One line of the table. Sizes are bytes; what a version does not have, or Redis did not say, is None.
 
-    action: what the button does; None where there is nothing to do, or where it cannot be done without Redis.
+    action, trial_action: what the buttons do; None where there is nothing to do, or where it cannot be done without Redis.
     problem: what is wrong with it, as the error said it; empty where nothing is.
     """
 
@@ -39,8 +44,10 @@ class VersionRow:
     store_bytes: int | None
     redis_bytes: int | None
     verdict: FiledVerdict | None
+    trial: Trial | None
     went_live: StateRecord | None
     action: Action | None
+    trial_action: TrialAction | None
     problem: str
 
 
@@ -66,16 +73,25 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What is live, and what Redis holds. copies: version -> what its last complete load recorded."""
+    """What is live, and what Redis holds. copies: version -> what its last complete load recorded.
+
+    look: the newest at a canary, whichever that was.
+    """
 
     standing: Standing
     copies: Mapping[VersionName, Mapping[str, object]]
+    look: CanaryResult | None = None
     redis_problem: str = ""
 
     @property
     def live(self) -> VersionName | None:
         """By the alias and the journal; by the journal alone where Redis is away."""
         return self.standing.live.version if self.standing.live else None
+
+    @property
+    def trial(self) -> VersionName | None:
+        """The version that runs beside it."""
+        return self.standing.canary.version if self.standing.canary else None
 
     @property
     def path_back(self) -> list[VersionName]:
@@ -90,8 +106,8 @@ def overview(
     names = store.versions()
     shown = names[-newest:]
     serving = _serving(store, client, shown, address=address)
-    if serving.live in names and serving.live not in shown:
-        shown = [serving.live, *shown]
+    lasting = [name for name in (serving.live, serving.trial) if name in names and name not in shown]
+    shown = sorted([*lasting, *shown], key=version_number)
     return Overview(
         application=spec.name,
         title=spec.title,
@@ -120,11 +136,12 @@ def _serving(store: SnapshotStore, client: redis.Redis, shown: Collection[Versio
     try:
         standing = Flips(store, client).look()
         markers = {name: ServingCopy(client, store.get(name)).marker() for name in shown}
+        look = newest_look(client, store.application) if standing.canary else None
     except redis.exceptions.RedisError as error:
         tip = store.journal.tip()
         problem = f"Redis at {address} does not answer ({type(error).__name__})."
-        return Serving(Standing(None, tip.record, tip.highest), {}, problem)
-    return Serving(standing, {name: marker for name, marker in markers.items() if marker is not None})
+        return Serving(Standing(None, tip.record, tip.highest), {}, redis_problem=problem)
+    return Serving(standing, {name: marker for name, marker in markers.items() if marker is not None}, look)
 
 
 def _row(version: Version, serving: Serving) -> VersionRow:
@@ -143,8 +160,10 @@ def _row(version: Version, serving: Serving) -> VersionRow:
         store_bytes=sum(part.bytes for part in manifest.parts.values()) if manifest else None,
         redis_bytes=int(str(copy["redis_bytes"])) if copy else None,
         verdict=newest_verdict(version),
+        trial=trial_of(version, serving.standing.live, serving.look),
         went_live=went_live,
         action=_action(version.version, state, serving) if manifest else None,
+        trial_action=_trial_action(version.version, state, serving) if manifest else None,
         problem=problem,
     )
 
@@ -166,3 +185,12 @@ def _action(version: VersionName, state: State, serving: Serving) -> Action | No
     was_live = state in {State.RETIRED, State.ROLLED_BACK}
     older = serving.live is not None and version_number(version) < version_number(serving.live)
     return "rollback" if was_live and older else "promote"
+
+
+def _trial_action(version: VersionName, state: State, serving: Serving) -> TrialAction | None:
+    """One runs at a time, beside what is live; what runs can be ended."""
+    if serving.redis_problem or serving.live is None:
+        return None
+    if serving.trial is not None:
+        return "canary_end" if version == serving.trial else None
+    return "canary" if state in _TRIABLE and version != serving.live else None

@@ -10,15 +10,26 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from dags.plugins.snapshots.access import PROMOTE, ROLLBACK, AccessDep, ApplicationDep, ReadableDep, readable
+from dags.forms import CANARY_FRACTION
+from dags.plugins.snapshots.access import (
+    CANARY,
+    CANARY_END,
+    PROMOTE,
+    ROLLBACK,
+    AccessDep,
+    ApplicationDep,
+    ReadableDep,
+    readable,
+)
 from dags.plugins.snapshots.reading import Overview, overview, report_page
+from dags.plugins.snapshots.trials import canary_page
 from infra.config.settings import settings
 from infra.contracts import errors
 from infra.snapshots.connection import address, batch_client
 from infra.snapshots.versions import SnapshotStore
 
 _PAGE = Path(__file__).parent / "page"
-_SCRIPTS = ("actions", "airflow", "elements", "notices", "page", "rows", "theme", "words")
+_SCRIPTS = ("actions", "airflow", "confirm", "elements", "notices", "page", "rows", "theme", "words")
 _PARTS = {"page.css": "text/css", **{f"{name}.js": "text/javascript" for name in _SCRIPTS}}
 _REDIS_TIMEOUT_S = 3.0
 _VERSIONS_AT_MOST = 500
@@ -52,11 +63,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """What the page asks first: what there is to see, and which buttons would be refused."""
+    """What the page asks first: what there is to see, which buttons would be refused, and what share of users a canary takes."""
 
     applications: list[Choice]
     may_promote: bool
     may_roll_back: bool
+    may_try: bool
+    may_end_trial: bool
+    canary_fraction: float
 
 
 @app.get("/", dependencies=[Depends(readable)])
@@ -69,7 +83,14 @@ def page() -> Response:
 def applications(found: ReadableDep, access: AccessDep) -> Welcome:
     """What the user may see and do."""
     choices = [Choice(spec.name, spec.title) for spec in found]
-    return Welcome(choices, access.may_trigger(PROMOTE), access.may_trigger(ROLLBACK))
+    return Welcome(
+        choices,
+        may_promote=access.may_trigger(PROMOTE),
+        may_roll_back=access.may_trigger(ROLLBACK),
+        may_try=access.may_trigger(CANARY),
+        may_end_trial=access.may_trigger(CANARY_END),
+        canary_fraction=settings().canary_fraction or CANARY_FRACTION,
+    )
 
 
 @app.get("/applications/{application}")
@@ -84,11 +105,13 @@ def versions(spec: ApplicationDep, newest: Annotated[int, Query(ge=1, le=_VERSIO
 @app.get("/applications/{application}/versions/{version}/report")
 def report(spec: ApplicationDep, version: str, download: bool = False) -> Response:
     """The newest validation report of a version, as it is stored: one HTML page that needs no other."""
-    name, content = report_page(SnapshotStore(settings().store, spec.name).get(version))
-    headers = _headers(_REPORT_POLICY)
-    if download:
-        headers["content-disposition"] = f'attachment; filename="{name}"'
-    return Response(content, media_type="text/html; charset=utf-8", headers=headers)
+    return _stored(*report_page(SnapshotStore(settings().store, spec.name).get(version)), download=download)
+
+
+@app.get("/applications/{application}/versions/{version}/canary")
+def canary(spec: ApplicationDep, version: str, download: bool = False) -> Response:
+    """How the last canary or shadow of a version ended, as it is stored: one HTML page as well."""
+    return _stored(*canary_page(SnapshotStore(settings().store, spec.name).get(version)), download=download)
 
 
 @app.get("/{name}", dependencies=[Depends(readable)])
@@ -110,6 +133,13 @@ def _file(name: str, media_type: str) -> Response:
     return Response(
         (_PAGE / name).read_bytes(), media_type=f"{media_type}; charset=utf-8", headers=_headers(_PAGE_POLICY)
     )
+
+
+def _stored(name: str, content: bytes, *, download: bool) -> Response:
+    headers = _headers(_REPORT_POLICY)
+    if download:
+        headers["content-disposition"] = f'attachment; filename="{name}"'
+    return Response(content, media_type="text/html; charset=utf-8", headers=headers)
 
 
 def _headers(policy: str) -> dict[str, str]:

@@ -107,7 +107,7 @@ def version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Version:
 def test_the_dag_has_one_shape_and_asks_where_the_setting_or_the_form_says_so(setting: bool, run: Run) -> None:
     assert run.dag.get_task("approve").upstream_task_ids == {"validate"}
     assert run.dag.get_task("approve").downstream_task_ids == {"load"}
-    assert run.dag.dagrun_timeout == timedelta(hours=24 + 2)
+    assert run.dag.dagrun_timeout == timedelta(hours=24 + 2 + settings().canary_hours)
     for form in (None, "ask"):
         run.approval = form
         if setting or form == "ask":

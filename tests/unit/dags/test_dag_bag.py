@@ -35,6 +35,7 @@ READ = """
             "retries": {task.task_id: task.retries for task in dag.tasks},
             "limited": all(task.execution_timeout for task in dag.tasks),
             "fields": sorted(dag.params),
+            "reschedules": [task.task_id for task in dag.tasks if getattr(task, "reschedule", False)],
             "lateness": dag.deadline[0].name if dag.deadline else None,
         }
     print(json.dumps({"errors": bag.import_errors, "dags": dags}))
@@ -52,6 +53,7 @@ class ReadDag(TypedDict):
     retries: dict[str, int]
     limited: bool
     fields: list[str]
+    reschedules: list[str]
     lateness: str | None
 
 
@@ -71,7 +73,10 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReadDag]:
 
 def test_the_folder_holds_these_dags_and_no_other(dags: dict[str, ReadDag]) -> None:
     assert sorted(dags) == [
+        "snapshot_canary",
+        "snapshot_canary_end",
         "snapshot_freshness",
+        "snapshot_guard",
         "snapshot_promote",
         "snapshot_refresh_ranking",
         "snapshot_rollback",
@@ -103,9 +108,29 @@ def test_freshness_is_watched_from_the_start(dags: dict[str, ReadDag]) -> None:
     assert (dag["schedule"], dag["paused"], dag["order"]) == ("*/15 * * * *", False, ["ranking"])
 
 
+def test_what_went_live_is_guarded_from_the_start(dags: dict[str, ReadDag]) -> None:
+    dag = dags["snapshot_guard"]
+    assert (dag["schedule"], dag["paused"], dag["order"]) == ("*/5 * * * *", False, ["ranking"])
+    assert (dag["catchup"], dag["max_active_runs"]) == (False, 1)
+
+
+def test_a_canary_is_loaded_begun_and_then_waited_for(dags: dict[str, ReadDag]) -> None:
+    dag = dags["snapshot_canary"]
+    assert (dag["schedule"], dag["paused"], dag["order"]) == (None, False, ["load", "start", "decide"])
+    assert dag["fields"] == ["application", "fraction", "hours", "mode", "reason", "version"]
+    assert dag["reschedules"] == ["decide"]
+    assert dag["max_active_runs"] > 1, "a second run is refused at once, not begun unasked when the first ends"
+
+
+def test_a_canary_is_ended_by_a_dag_of_its_own(dags: dict[str, ReadDag]) -> None:
+    dag = dags["snapshot_canary_end"]
+    assert (dag["schedule"], dag["paused"], dag["order"]) == (None, False, ["end"])
+    assert dag["fields"] == ["application", "reason", "version"]
+
+
 def test_the_steps_of_a_refresh_follow_each_other(dags: dict[str, ReadDag]) -> None:
     upstream = dags["snapshot_refresh_ranking"]["upstream"]
-    chain = ["embed", "candidates", "train", "stage", "validate", "approve", "load", "flip", "gc"]
+    chain = ["embed", "candidates", "train", "stage", "validate", "approve", "load", "canary", "decide", "flip", "gc"]
     assert upstream["open"] == upstream["import"] == []
     assert upstream["embed"] == ["import", "open"]
     for before, after in itertools.pairwise(chain):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import runpy
 from collections.abc import Mapping
 from importlib import import_module
 from types import SimpleNamespace
@@ -15,15 +16,20 @@ from airflow.sdk import DAG, Context
 from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import ParamValidationError
 
+from dags.canary import CanaryDecision, CanaryStart
+from dags.forms import canary_form
 from dags.job import JobOperator
+from dags.snapshot_canary import dag as canary_dag
+from dags.snapshot_canary_end import dag as canary_end_dag
 from dags.snapshot_freshness import dag as freshness_dag
+from dags.snapshot_guard import dag as guard_dag
 from dags.snapshot_promote import dag as promote_dag
 from dags.snapshot_refresh import refresh_dag
 from dags.snapshot_rollback import dag as rollback_dag
 from infra.catalog.applications.ranking import RANKING
-from infra.config.settings import Settings, settings
+from infra.config.settings import CHECKOUT, Settings, settings
 
-XCOM = {"open": {"version": "v7"}, "import": {"dataset": "d-1"}}
+XCOM = {"open": {"version": "v7"}, "import": {"dataset": "d-1"}, "validate": {"live": "v6"}}
 
 
 def refresh() -> DAG:
@@ -118,7 +124,7 @@ def test_every_variable_that_a_task_sets_is_a_setting_and_takes_what_the_form_al
 
 def test_the_forms_limits_are_the_settings_own() -> None:
     schemas = {name: refresh().params.get_param(name).schema for name in refresh().params}
-    for name in ("embedding_dim", "candidates_per_user", "ranker_trees", "max_rejected_fraction"):
+    for name in ("embedding_dim", "candidates_per_user", "ranker_trees", "max_rejected_fraction", "canary_fraction"):
         limits = {type(rule).__name__: rule for rule in Settings.model_fields[name].metadata}
         assert schemas[name]["minimum"] == limits["Ge"].ge, name
         assert schemas[name]["maximum"] == limits["Le"].le, name
@@ -142,6 +148,8 @@ def test_the_forms_limits_are_the_settings_own() -> None:
         {"candidates_per_user": 0},
         {"include_seen": "maybe"},
         {"ranker_trees": -1},
+        {"canary_fraction": 0.6},
+        {"canary_fraction": -0.1},
         {"approval": "no"},
         {"approval": False},
     ],
@@ -225,6 +233,95 @@ def test_a_promotion_past_failed_checks_says_so_to_both_jobs() -> None:
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        {"version": "v3"},
+        {"reason": "new ranker"},
+        {"version": None, "reason": "new ranker"},
+        {"version": "v3", "reason": "why"},
+        {"version": "v3", "reason": "new ranker", "fraction": 0},
+        {"version": "v3", "reason": "new ranker", "fraction": 1.5},
+        {"version": "v3", "reason": "new ranker", "fraction": None},
+        {"version": "v3", "reason": "new ranker", "mode": "ab"},
+        {"version": "v3", "reason": "new ranker", "hours": 0},
+        {"version": "v3", "reason": "new ranker", "hours": 10_000},
+    ],
+    ids=str,
+)
+def test_the_form_of_a_canary_refuses_a_bad_value(fields: Mapping[str, object]) -> None:
+    with pytest.raises(ParamValidationError):
+        _fill(canary_dag, fields).validate()
+
+
+def test_a_canary_by_hand_is_begun_on_purpose_for_the_share_and_in_the_mode_that_were_chosen() -> None:
+    fields: dict[str, object] = {"version": "v3", "reason": "new ranker; $(now)", "fraction": 0.2, "mode": "shadow"}
+    _fill(canary_dag, fields).validate()
+    which = ["--application=ranking", "--version=v3"]
+    assert rendered(canary_dag, "load", fields=fields).command[2:] == ["infra.snapshots", "load", *which]
+    assert rendered(canary_dag, "start", fields=fields).command[2:] == [
+        "infra.snapshots", "canary", "start", "--force", "--actor", "airflow:ada", *which,
+        "--fraction=0.2", "--mode=shadow", "--reason=new ranker; $(now)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("setting", "fraction"), [("0", 0.05), ("0.1", 0.1)])
+def test_a_canary_by_hand_takes_the_settings_share_or_one_in_twenty(
+    setting: str, fraction: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADGATE_CANARY_FRACTION", setting)
+    assert canary_form(chosen=Settings())["fraction"].value == fraction
+
+
+@pytest.mark.parametrize("fields", [{"reason": "enough seen"}, {"version": "v3"}, {"version": "v3", "reason": "no"}])
+def test_the_end_of_a_canary_wants_a_version_and_a_reason(fields: Mapping[str, object]) -> None:
+    with pytest.raises(ParamValidationError):
+        _fill(canary_end_dag, fields).validate()
+
+
+def test_a_canary_is_ended_by_whoever_asked_for_it() -> None:
+    fields: dict[str, object] = {"version": "v3", "reason": "enough seen"}
+    _fill(canary_end_dag, fields).validate()
+    assert rendered(canary_end_dag, "end", fields=fields).command[2:] == [
+        "infra.snapshots", "canary", "end", "--actor", "airflow:ada",
+        "--application=ranking", "--version=v3", "--reason=enough seen",
+    ]  # fmt: skip
+
+
+def test_the_guard_looks_at_each_application() -> None:
+    commands = {task_id: rendered(guard_dag, task_id).command[2:] for task_id in guard_dag.task_ids}
+    assert commands == {"ranking": ["infra.snapshots", "guard", "--application", "ranking"]}
+
+
+def test_without_guard_hours_the_guard_has_no_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADGATE_GUARD_HOURS", "0")
+    settings.cache_clear()
+    try:
+        read = runpy.run_path(str(CHECKOUT / "dags" / "snapshot_guard.py"))
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+    assert read["dag"].schedule is None and guard_dag.schedule is not None
+
+
+@pytest.mark.parametrize(
+    ("setting", "field", "fraction"), [("0", None, 0.0), ("0.1", None, 0.1), ("0", 0.2, 0.2), ("0.1", 0, 0.0)]
+)
+def test_a_refresh_has_a_canary_where_the_form_or_else_the_setting_says_so(
+    setting: str, field: float | None, fraction: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADGATE_CANARY_FRACTION", setting)
+    settings.cache_clear()
+    try:
+        dag = refresh()
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+    task = rendered(dag, "canary", fields={"canary_fraction": field})
+    assert isinstance(task, CanaryStart) and float(task.fraction) == fraction
+    assert task.beside == "v6" and isinstance(dag.get_task("decide"), CanaryDecision)
+
+
+@pytest.mark.parametrize(
     ("user", "approval", "actor", "reason"),
     [
         ("ada", {"by": "bea", "note": "fine"}, "airflow:bea", ", started by ada, approved: fine"),
@@ -260,7 +357,7 @@ def test_a_template_in_a_field_is_text() -> None:
 
 def test_every_task_works_on_the_version_that_open_took() -> None:
     dag = refresh()
-    for task_id in ("embed", "candidates", "train", "stage", "validate", "load", "flip"):
+    for task_id in ("embed", "candidates", "train", "stage", "validate", "load", "canary", "flip"):
         command = rendered(dag, task_id).command
         assert command[command.index("--version") + 1] == "v7", task_id
     assert rendered(dag, "embed").command[-2:] == ["--dataset", "d-1"]
@@ -268,14 +365,15 @@ def test_every_task_works_on_the_version_that_open_took() -> None:
 
 def test_the_page_explains_every_task_and_every_error_it_names_exists() -> None:
     errors = vars(import_module("infra.contracts.errors"))
-    for dag in (refresh(), rollback_dag, promote_dag, freshness_dag):
+    for dag in (refresh(), rollback_dag, promote_dag, freshness_dag, guard_dag, canary_dag, canary_end_dag):
         assert dag.doc_md is not None
         for name in re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`", dag.doc_md):
             assert name in errors, f"{dag.dag_id} tells of {name}"
         for task in dag.tasks:
             assert task.doc_md, task.task_id
-    for task in refresh().tasks:
-        assert f"| `{task.task_id}` |" in inspect.cleandoc(refresh().doc_md or "")
+    for dag in (refresh(), guard_dag, canary_dag, canary_end_dag):
+        for task in dag.tasks:
+            assert f"| `{task.task_id}` |" in inspect.cleandoc(dag.doc_md or ""), task.task_id
 
 
 def _promotion(fields: Mapping[str, object]) -> list[list[str]]:

@@ -2,10 +2,11 @@
 
 import { ACTIONS } from "./actions.js";
 import { Refused, ask, stateOf, trigger, whyFailed } from "./airflow.js";
+import { asked, checkConfirm, openConfirm } from "./confirm.js";
 import { element, the } from "./elements.js";
 import { tell, warn } from "./notices.js";
 import { flipRow, versionRow } from "./rows.js";
-import { age, count, moment, plural, sentence, zone } from "./words.js";
+import { age, count, moment, percent, plural, sentence, spoken, zone } from "./words.js";
 
 const POLL_MS = 10_000;
 const FOLLOW_MS = 600;
@@ -13,7 +14,7 @@ const QUEUED_LONG_MS = 20_000;
 const PATIENCE_MS = 60_000;
 const VERSIONS_AT_ONCE = 25;
 
-const state = { rights: {}, applications: [], application: "", newest: VERSIONS_AT_ONCE, overview: null, drawn: "", asked: null, looks: 0 };
+const state = { rights: {}, applications: [], application: "", newest: VERSIONS_AT_ONCE, overview: null, drawn: "", looks: 0 };
 
 // -- looking
 
@@ -42,13 +43,17 @@ function drawStats({ live, previous, versions, now }) {
 }
 
 function drawRows(overview, before) {
-  const face = (row) => row && `${row.state} ${row.live}`;
+  const face = (row) => row && `${row.state} ${row.live} ${row.trial?.since}`;
   const was = new Map(before?.versions.map((row) => [row.version, face(row)]));
   const context = {
     now: overview.now,
     redisAway: overview.redis_problem !== "",
     rights: state.rights,
-    on: { report: openReport, action: openConfirm },
+    on: {
+      report: ({ version }) => openReport(version, "report", `Validation report of ${version}`),
+      trial: ({ version, trial }) => openReport(version, "canary", `${spoken(trial.mode)} of ${version}`),
+      action: (row, action) => openConfirm(action, row, state),
+    },
   };
   const rows = overview.versions.map((row) => {
     const made = versionRow(row, context);
@@ -64,6 +69,16 @@ function drawRows(overview, before) {
   the("content").hidden = false;
 }
 
+function drawTrial({ live, versions }) {
+  const row = versions.find((one) => one.trial?.since);
+  if (!row) return tell("trial", null);
+  const { mode, fraction, since, look: seen } = row.trial;
+  const whom = mode === "canary" ? "is shown to" : "scores unseen for";
+  const text = `${row.version} ${whom} ${percent(fraction)} of the users since ${moment(since)}, started by ${live.canary.started_by}.`;
+  const detail = seen ? `${sentence(seen.summary)} (${moment(seen.judged_at)}). ${seen.because}` : "Nobody has looked at it yet.";
+  tell("trial", { kind: "running", text, detail });
+}
+
 function draw(overview) {
   const { now, ...lasting } = overview;
   const before = state.overview?.application === overview.application ? state.overview : null;
@@ -71,6 +86,7 @@ function draw(overview) {
   drawStats(overview);
   warn("redis", overview.redis_problem && `${overview.redis_problem} What it holds is not known, and nothing can be moved.`);
   warn("standing", sentence(overview.standing_problem));
+  drawTrial(overview);
   const drawn = JSON.stringify([lasting, zone()]);
   if (drawn !== state.drawn) {
     state.drawn = drawn;
@@ -103,9 +119,9 @@ async function choose(name) {
   await look();
 }
 
-function openReport({ version }) {
-  const url = `applications/${encodeURIComponent(state.application)}/versions/${version}/report`;
-  the("report-title").textContent = `Validation report of ${version}`;
+function openReport(version, kind, title) {
+  const url = `applications/${encodeURIComponent(state.application)}/versions/${version}/${kind}`;
+  the("report-title").textContent = title;
   the("report-download").href = `${url}?download=true`;
   the("report-page").src = url;
   the("report").showModal();
@@ -113,34 +129,14 @@ function openReport({ version }) {
 
 // -- doing
 
-const reasonGiven = () => the("reason").value.trim();
-
-function openConfirm(row) {
-  const { title, question, dag, confirm } = ACTIONS[row.action];
-  const { live, title: where } = state.overview;
-  const now = `${live ? live.version : "Nothing"} is live in ${where}.`;
-  const next = row.redis_bytes === null ? "is loaded into Redis first, then every" : "is in Redis: within seconds every";
-  state.asked = row;
-  the("confirm-title").textContent = title(row.version);
-  the("confirm-text").textContent = `${now} ${row.version} ${next} answer comes from it.`;
-  the("confirm-how").textContent = `Triggers ${dag} under your name.`;
-  the("confirm-go").textContent = confirm;
-  the("confirm-go").disabled = true;
-  the("reason-help").textContent = question;
-  the("reason-problem").textContent = "";
-  the("reason").value = "";
-  the("confirm").showModal();
-  the("reason").focus();
-}
-
 async function confirmed(event) {
   event.preventDefault();
-  const { action, version } = state.asked;
+  const { action, version, application, fields } = asked();
   let run;
   if (the("confirm-go").disabled) return;
   the("confirm-go").disabled = true;
   try {
-    run = await trigger(ACTIONS[action].dag, { application: state.application, version, reason: reasonGiven() });
+    run = await trigger(ACTIONS[action].dag, { application, version, ...fields });
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     the("reason-problem").textContent = error.message;
@@ -151,15 +147,15 @@ async function confirmed(event) {
   await follow(ACTIONS[action], version, run);
 }
 
-// Until the run has ended; what it did is in the table before it is told.
-async function follow({ doing, done }, version, run) {
+// Until what was asked for is done; it is in the table before it is told.
+async function follow({ doing, done, until }, version, run) {
   const began = Date.now();
   let heard = began;
   for (;;) {
     const seconds = Math.round((Date.now() - began) / 1000);
     let now = "";
     try {
-      now = await stateOf(run);
+      now = await stateOf(run, until);
       heard = Date.now();
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -187,10 +183,7 @@ async function follow({ doing, done }, version, run) {
 
 function listen() {
   const again = () => document.hidden || look();
-  the("reason").addEventListener("input", () => {
-    the("confirm-go").disabled = reasonGiven().length < the("reason").minLength;
-    the("reason-problem").textContent = "";
-  });
+  the("confirm-form").addEventListener("input", checkConfirm);
   the("confirm-form").addEventListener("submit", confirmed);
   for (const name of ["confirm", "report"]) the(`${name}-close`).addEventListener("click", () => the(name).close());
   the("older").addEventListener("click", () => {

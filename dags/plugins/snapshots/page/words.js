@@ -32,6 +32,8 @@ export function size(bytes) {
   return `${unit ? value.toFixed(value < 10 ? 1 : 0) : value} ${units[unit]}`;
 }
 
+export const percent = (fraction) => `${Number((100 * fraction).toPrecision(3))} %`;
+
 export const count = (number) => number.toLocaleString("en");
 
 export const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import redis
 from fastapi.testclient import TestClient
 
-from dags.plugins.snapshots.access import PROMOTE, ROLLBACK, AirflowAccess, refresh_dag_id
+from dags.plugins.snapshots.access import CANARY, CANARY_END, PROMOTE, ROLLBACK, AirflowAccess, refresh_dag_id
 from dags.plugins.snapshots.routes import app
+from infra.catalog.applications import application
 from infra.config.settings import settings
-from infra.contracts.snapshots import State
+from infra.contracts.canaries import CanaryMode
+from infra.contracts.snapshots import Alias, State
+from infra.experiments.deciding import Decider
 from infra.snapshots.connection import batch_client
 from infra.snapshots.promotion import Promotion
 from infra.snapshots.versions import SnapshotStore, Version
@@ -33,7 +36,7 @@ class Rights:
     """A user who may read and trigger exactly these DAGs."""
 
     reads: frozenset[str] = frozenset({refresh_dag_id(RANKING)})
-    triggers: frozenset[str] = frozenset({PROMOTE, ROLLBACK})
+    triggers: frozenset[str] = frozenset({PROMOTE, ROLLBACK, CANARY, CANARY_END})
 
     def may_read(self, dag_id: str) -> bool:
         return dag_id in self.reads
@@ -68,6 +71,20 @@ class Shop:
         self.promotion.load(version, limit_fraction=1.0)
         self.promotion.flip(version, actor=actor, reason=reason, force=True)
         return version
+
+    def tried(self, version: Version, mode: CanaryMode = CanaryMode.CANARY) -> Alias:
+        """Loaded, and begun for a fifth of the users."""
+        self.promotion.load(version, limit_fraction=1.0)
+        by, why = "airflow:ada", "a new ranker"
+        return self.promotion.start_canary(version, 0.2, mode, actor=by, reason=why, force=True)
+
+    def looked(self, *, after: timedelta = timedelta(0)) -> None:
+        """Once at the canary that runs, so long after now."""
+        with self.server_client() as client:
+            decider = Decider(self.promotion, client, application(RANKING), settings(), actor="canary")
+            running = decider.running()
+            assert running is not None
+            decider.decide(running, hours=None, now=datetime.now(UTC) + after)
 
     def server_client(self) -> redis.Redis:
         return batch_client(self.server.url)

@@ -9,7 +9,7 @@ import pytest
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
-from dags.plugins.snapshots.access import PROMOTE
+from dags.plugins.snapshots.access import CANARY, CANARY_END, PROMOTE
 from dags.plugins.snapshots.routes import app
 from tests.unit.dags.plugins.snapshots.conftest import Rights, Shop
 
@@ -45,4 +45,13 @@ def test_the_page_is_told_which_buttons_would_be_refused(as_user: Callable[[Righ
         "applications": [{"name": "ranking", "title": "Feed ranking"}],
         "may_promote": True,
         "may_roll_back": False,
+        "may_try": False,
+        "may_end_trial": False,
+        "canary_fraction": 0.05,
     }
+
+
+def test_trying_and_ending_a_trial_are_rights_of_their_own(as_user: Callable[[Rights], TestClient], shop: Shop) -> None:
+    for dag_id, right in ((CANARY, "may_try"), (CANARY_END, "may_end_trial")):
+        told = as_user(Rights(triggers=frozenset({dag_id}))).get("/applications").json()
+        assert [name for name, may in told.items() if may is True] == [right]

@@ -8,15 +8,22 @@ import re
 import subprocess
 import sys
 import textwrap
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from fastapi.testclient import TestClient
 
 from dags.plugins.snapshots import routes
-from dags.plugins.snapshots.access import PROMOTE, ROLLBACK
+from dags.plugins.snapshots.access import CANARY, CANARY_END, PROMOTE, ROLLBACK
+from dags.snapshot_canary import dag as canary_dag
+from dags.snapshot_canary_end import dag as canary_end_dag
 from dags.snapshot_promote import dag as promote_dag
 from dags.snapshot_rollback import dag as rollback_dag
 from infra.config.settings import CHECKOUT
+from infra.contracts.canaries import Canary, CanaryMode
+from infra.contracts.errors import InvalidRequest
+from infra.contracts.ids import VersionName
 
 FOLDER = Path(routes.__file__).parent / "page"
 
@@ -69,9 +76,33 @@ def test_the_parts_name_no_other_host_and_set_no_markup() -> None:
 
 
 def test_the_page_asks_for_the_dags_that_there_are_and_for_a_reason_as_their_forms_do() -> None:
-    assert set(re.findall(r'dag: "(\w+)"', (FOLDER / "actions.js").read_text())) == {PROMOTE, ROLLBACK}
-    for dag in (promote_dag, rollback_dag):
+    dags = {PROMOTE: promote_dag, ROLLBACK: rollback_dag, CANARY: canary_dag, CANARY_END: canary_end_dag}
+    assert set(re.findall(r'dag: "(\w+)"', (FOLDER / "actions.js").read_text())) == set(dags)
+    for dag_id, dag in dags.items():
+        assert dag.dag_id == dag_id
         reason = dag.params.get_param("reason").schema
         wanted = f'required minlength="{reason["minLength"]}" maxlength="{reason["maxLength"]}"'
         assert wanted in (FOLDER / "index.html").read_text()
-    assert {promote_dag.dag_id, rollback_dag.dag_id} == {PROMOTE, ROLLBACK}
+
+
+def test_the_page_follows_a_canary_to_a_task_that_there_is() -> None:
+    assert re.findall(r'until: "(\w+)"', (FOLDER / "actions.js").read_text()) == ["start"]
+    assert "start" in canary_dag.task_ids
+
+
+def test_the_page_lets_a_canary_have_the_shares_and_modes_that_may_be() -> None:
+    page, script = (FOLDER / "index.html").read_text(), (FOLDER / "confirm.js").read_text()
+    schemas = {name: canary_dag.params.get_param(name).schema for name in ("fraction", "mode")}
+    assert f'min="{100 * schemas["fraction"]["minimum"]:g}"' in page
+    assert re.findall(r'<option value="(\w+)"', page) == schemas["mode"]["enum"]
+    (most,) = re.findall(r"AT_MOST = \{ canary: (\d+), shadow: (\d+) \}", script)
+    for mode, percent in zip(CanaryMode, most, strict=True):
+        share = int(percent) / 100
+        assert share <= schemas["fraction"]["maximum"]
+        assert _canary(share, mode).fraction == share
+        with pytest.raises(InvalidRequest):
+            _canary(share + 0.01, mode)
+
+
+def _canary(fraction: float, mode: CanaryMode) -> Canary:
+    return Canary(VersionName("v3"), "d", fraction, "s", mode, datetime.now(UTC), "ada")
