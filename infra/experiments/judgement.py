@@ -166,7 +166,7 @@ class Judgement:
         told = f"of {self.live_users + self.canary_users:,} users: {self.verdict.replace('_', ' ')}"
         clicks = self.metrics[0]
         if not (np.isfinite(clicks.low) and clicks.live_mean > 0):
-            return f"{clicks.title} not known yet {told}"
+            return f"{clicks.title} not known yet, {told}"
         mean, low, high = (100 * value / clicks.live_mean for value in (clicks.difference, clicks.low, clicks.high))
         return f"{clicks.title} {mean:+.1f} % [{low:+.1f}, {high:+.1f}] {told}"
 

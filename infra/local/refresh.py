@@ -46,8 +46,9 @@ def refresh_snapshot(client: AirflowClient, application: ApplicationName, *, con
     version = str(client.result(dag_id, run_id, "flip").get("version", ""))
     if not version:
         raise OperatorError(
-            f"The run {url} ended without a flip: its snapshot was not approved. What was live stays live.",
-            mend="Who rejected it and why: make history",
+            f"The run {url} ended without a flip: its snapshot was not approved, or its canary was not decided. "
+            "What was live stays live.",
+            mend="Who or what held it and why: make history",
         )
     return Refreshed(version, url, round(time.monotonic() - began, 1), task_seconds)
 

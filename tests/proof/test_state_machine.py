@@ -418,7 +418,7 @@ FOUND_SOON: list[tuple[Break, str]] = [
 FOUND_LATE: list[tuple[Break, str]] = [
     (deletes_at_once, "in use, and"),
     (follows_anything, "a reader went from generation"),
-    (marks_first, "is called loaded and is not"),
+    (marks_first, "is called loaded and is not|no longer whole"),
 ]
 """These need a hundred runs and more."""
 

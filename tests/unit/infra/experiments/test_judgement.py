@@ -75,7 +75,7 @@ def test_nobody_at_all_waits_then_expires() -> None:
     nobody = drawn_visits(TRIED, 0)
     found = at(nobody)
     assert (found.verdict, found.mismatch, found.live_users) == (Verdict.WAITS, 1.0, 0)
-    assert found.summary == "click-through not known yet of 0 users: waits"
+    assert found.summary == "click-through not known yet, of 0 users: waits"
     assert all(math.isinf(metric.low) and math.isinf(metric.high) for metric in found.metrics)
     assert at(nobody, TOO_LATE_S).verdict is Verdict.EXPIRED
 
