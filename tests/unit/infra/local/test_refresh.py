@@ -99,7 +99,9 @@ def test_a_run_whose_snapshot_was_not_approved_is_no_success(airflow: FakeAirflo
     run = f"/api/v2/dags/{DAG}/dagRuns/r1"
     airflow.says(run, {"state": "success"})
     airflow.says(f"{run}/taskInstances", tasks("success", "skipped"))
-    with pytest.raises(OperatorError, match=r"its snapshot was not approved, or its canary was not decided\. .*: make history"):
+    with pytest.raises(
+        OperatorError, match=r"its snapshot was not approved, or its canary was not decided\. .*: make history"
+    ):
         refresh_snapshot(client, RANKING.name, conf={})
 
 
