@@ -13,6 +13,7 @@ from infra.experiments.mismatch import VOID_AT
 from infra.experiments.plot import sequence
 from infra.experiments.ruling import Ruling
 from infra.experiments.shadow import TOP, ShadowReport
+from infra.snapshots.pages import style
 
 _FOLDER = Path(__file__).parent
 _TONE = {Verdict.PROMOTED: "good", Verdict.ROLLED_BACK: "bad"}
@@ -31,7 +32,7 @@ def render(ruling: Ruling) -> bytes:
     found = ruling.found
     judged = isinstance(found, Judgement)
     html = environment.get_template("page.html").render(
-        style=(_FOLDER / "page.css").read_text(),
+        style=style(_FOLDER / "page.css"),
         ruling=ruling,
         found=found,
         tone=_TONE.get(found.verdict, "warm"),

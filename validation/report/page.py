@@ -7,6 +7,7 @@ from pathlib import Path
 import jinja2
 
 from infra.contracts.snapshots import Manifest
+from infra.snapshots.pages import style
 from validation.case import Case
 from validation.check import Finding, Status
 from validation.report.filing import Ruling
@@ -36,7 +37,7 @@ def render(ruling: Ruling, case: Case | None) -> bytes:
     )
     environment.filters["shown"] = lambda text: shown(text, limit=_TELLS)
     html = environment.get_template("page.html").render(
-        style=(_FOLDER / "page.css").read_text(),
+        style=style(_FOLDER / "page.css"),
         ruling=ruling,
         findings=sorted(ruling.judgement.findings, key=lambda finding: _ORDER.index(finding.status)),
         pictures=drawn,
