@@ -228,7 +228,7 @@ def wire(spec: ApplicationSpec, chosen: Settings) -> None:
     )
     canary = CanaryStart(
         task_id="canary",
-        args=["canary", "start", *built, "--actor", FLIP_ACTOR, "--reason", FLIP_REASON],
+        args=["canary", "start", "--unless-live", *built, "--actor", FLIP_ACTOR, "--reason", FLIP_REASON],
         fraction=FRACTION,
         beside=LIVE,
         retries=2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -17,11 +18,14 @@ from infra.cascade.batch import Outcome
 from infra.cascade.runner import Cascade
 from infra.catalog.applications.spec import ApplicationSpec
 from infra.contracts.errors import SnapshotNotFound
-from infra.contracts.exposures import Exposure
+from infra.contracts.exposures import Arm, Exposure
 from infra.contracts.ids import alias_value, check_id
+from infra.resilience.complaints import Complaints
 from infra.resilience.deadline import Deadline
 from infra.snapshots.live import LiveSnapshots
 from infra.snapshots.pinned import Assignment
+
+_log = logging.getLogger("headgate.recommender")
 
 _LIKE_FRACTION = 0.5
 """A cosine of genres from which on two items are said to be alike."""
@@ -54,6 +58,7 @@ class Recommender:
         self._spec = spec
         self._exposures = exposures
         self._shadow = shadow
+        self._complaints = Complaints(_log)
 
     def pin(self) -> RankingSnapshot:
         """The snapshot that is live now. Raises SnapshotNotFound."""
@@ -80,10 +85,10 @@ class Recommender:
         budget_ms = self._spec.request_budget_ms
         asked = Asked(request, request_id, min(request.deadline_ms or budget_ms, budget_ms))
         leased_until_s = self._live.lease()
-        answer = await self._answer(asked, arrived_s=arrived_s)
+        answer = await self._answer_surely(asked, arrived_s=arrived_s)
         if self._live.outlived(leased_until_s):
             await self._live.check()
-            answer = await self._answer(asked, arrived_s=arrived_s)
+            answer = await self._answer_surely(asked, arrived_s=arrived_s)
         if self._exposures.wants(request.user_id):
             self._exposures.note(answer.exposure)
             if answer.shadow is not None:
@@ -93,9 +98,21 @@ class Recommender:
     def _nothing(self) -> SnapshotNotFound:
         return SnapshotNotFound(f"{self._spec.name} has nothing to serve: {self._live.problem}.", mend=self._live.mend)
 
-    async def _answer(self, asked: Asked, *, arrived_s: float) -> _Answer:
-        deadline = Deadline.after_ms(asked.budget_ms)
+    async def _answer_surely(self, asked: Asked, *, arrived_s: float) -> _Answer:
+        """From the assigned snapshot; where that is a canary and it raises, from the live one, which counts against the canary."""
         assignment = self.assign(asked.request.user_id)
+        try:
+            return await self._answer(asked, assignment, arrived_s=arrived_s)
+        except Exception as error:
+            live = self._live.current
+            if assignment.arm is not Arm.CANARY or live is None or live is assignment.shown:
+                raise
+            version = assignment.shown.alias.version
+            self._complaints.note("canary", f"the canary {version} failed a request: {type(error).__name__}: {error}")
+            return await self._answer(asked, Assignment(live, Arm.CANARY), arrived_s=arrived_s)
+
+    async def _answer(self, asked: Asked, assignment: Assignment[RankingContent], *, arrived_s: float) -> _Answer:
+        deadline = Deadline.after_ms(asked.budget_ms)
         query = RankingQuery.of(asked.request, assignment.shown)
         outcome = await self._cascade.run(query, deadline)
         items = self._items(query, outcome, details=asked.request.details)

@@ -186,6 +186,10 @@ class FlipKind(StrEnum):
     """It was found worse than the live one."""
 
 
+BESIDE = frozenset({FlipKind.CANARY, FlipKind.CANARY_END, FlipKind.CANARY_ROLLBACK})
+"""The kinds that are about a canary."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One sealed snapshot, named so that nothing else can be meant."""
@@ -210,7 +214,7 @@ class FlipRecord:
     before: what was live at that moment, and its generation; None at the first flip.
     path: what was live and not rolled back, oldest first; its last is this record's own target.
     canary: what runs beside it from here on; canary_before: what ran until then.
-    live_since: how the target went live, where that was before this record, which only begins or ends a canary.
+    live_since: how the target went live, where that was before this record: it begins or ends a canary, or repairs something else.
     """
 
     generation: int
@@ -234,7 +238,7 @@ class FlipRecord:
     def subject(self) -> VersionName:
         """Which version it is about: the canary that it begins or ends, else what it puts live."""
         canary = self.canary or self.canary_before
-        return canary.version if canary is not None and self.live_since is not None else self.target.version
+        return canary.version if canary is not None and self.kind in BESIDE else self.target.version
 
     @property
     def alias(self) -> Alias:

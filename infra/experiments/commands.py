@@ -67,6 +67,9 @@ def start(
     force: Annotated[
         bool, typer.Option("--force", help="although something else went live since the build began")
     ] = False,
+    unless_live: Annotated[
+        bool, typer.Option("--unless-live", help="end well where it is live already, and there is nothing to try")
+    ] = False,
     json: JsonOnly = False,
 ) -> None:
     """Show a loaded version to a fraction of the users, or score their requests with it unseen; journalled, then flipped."""
@@ -77,6 +80,11 @@ def start(
         )
     with promotion_of(application) as promotion:
         target = promotion.store.get(version)
+        live = promotion.flips.recover().live if unless_live else None
+        if live is not None and live.version == target.version:
+            say(f"{application}: {live.version} is live already", json=json)
+            console.result({"application": application, "live": live.version, "canary": None})
+            return
         alias = promotion.start_canary(target, chosen, mode, actor=_by(actor), reason=reason, force=force)
         say(f"{application}: {_describe(alias)}", json=json)
         console.result({"application": application, **_fields(alias)})
@@ -149,7 +157,7 @@ def end(
     json: JsonOnly = False,
 ) -> None:
     """End what runs beside the live version, by hand: its users are shown what is live."""
-    from infra.experiments.filing import file_ruling
+    from infra.experiments.filing import file_ruling, overrule
     from infra.experiments.judgement import Verdict
 
     if not reason.strip():
@@ -161,14 +169,21 @@ def end(
             say(f"{application}: no canary{f' of {version}' if version else ''} runs", json=json)
             console.result({"application": application, "moved": False, "verdict": "none"})
             return
-        now = datetime.now(UTC)
-        ruling = decider.rule(running, hours=None, now=now, though_trimmed=True)
-        verdict = Verdict.ROLLED_BACK if refused else Verdict.ENDED
-        found = replace(ruling.found, verdict=verdict, because=f"Ended by {by}: {reason}")
-        filed = file_ruling(promotion.store.get(running.canary.version), replace(ruling, found=found))
+        target = promotion.store.get(running.canary.version)
+        verdict, because = Verdict.ROLLED_BACK if refused else Verdict.ENDED, f"Ended by {by}: {reason}"
+        filed = None
+        try:
+            ruling = decider.rule(running, hours=None, now=datetime.now(UTC))
+            found = replace(ruling.found, verdict=verdict, because=because)
+            filed = file_ruling(target, replace(ruling, found=found))
+            if filed.because != because:  # another verdict was filed, and was not carried out
+                filed = overrule(target, filed, verdict, because)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the logs, its users are rid of it
+            say(f"{application}: how it did is not filed: {type(error).__name__}: {error}", json=json)
         alias = promotion.end_canary(running.canary.version, actor=by, reason=reason, refused=refused)
-        say(f"{application}: {_told(filed)}", json=json)
-        console.result({"application": application, "moved": True, **_row(filed, promotion), **_fields(alias)})
+        say(f"{application}: {_told(filed) if filed else because}", json=json)
+        row = _row(filed, promotion) if filed else {"version": target.version, "verdict": verdict, "because": because}
+        console.result({"application": application, "moved": True, **row, **_fields(alias)})
 
 
 def guard(*, application: Application = "ranking", actor: Actor = GUARD, json: JsonOnly = False) -> None:
@@ -204,7 +219,10 @@ def guard(*, application: Application = "ranking", actor: Actor = GUARD, json: J
             raise SnapshotError(f"{application}: {seen.because}", mend="Look at it, and if need be: make rollback")
         else:
             limit = chosen.memory_limit_fraction
-            _, back_to = promotion.rollback(None, actor=actor, reason=seen.because, limit_fraction=limit)
+            before = flip.before.version if flip.before is not None else None
+            _, back_to = promotion.rollback(
+                before, actor=actor, reason=seen.because, limit_fraction=limit, only_from=flip.target
+            )
             say(f"{application}: {back_to.version} is live again", json=json)
             console.result(fields | {"verdict": "rolled_back", "live": back_to.version})
 

@@ -10,9 +10,9 @@ import redis
 from infra.catalog.applications.spec import ApplicationSpec
 from infra.config.settings import Settings
 from infra.contracts.canaries import Canary, CanaryMode
-from infra.contracts.errors import OperatorError
+from infra.contracts.errors import FlipFenced, MoveNotAllowed
 from infra.contracts.snapshots import Alias
-from infra.experiments.filing import CanaryResult, file_ruling, filed_result, look
+from infra.experiments.filing import CanaryResult, file_ruling, filed_result, look, overrule
 from infra.experiments.judgement import Judgement, Rules, Verdict, judge, told_hours
 from infra.experiments.reading import Spans, read_spans
 from infra.experiments.ruling import Ruling
@@ -48,19 +48,18 @@ class Decider:
         live, canary = standing.live, standing.canary
         return Running(live, canary) if live is not None and canary is not None else None
 
-    def rule(self, running: Running, *, hours: float | None, now: datetime, though_trimmed: bool = False) -> Ruling:
-        """Judge by what the logs hold. Raises OperatorError where they no longer reach back to a canary's start and time is left.
+    def rule(self, running: Running, *, hours: float | None, now: datetime) -> Ruling:
+        """Judge by what the logs hold. Where they no longer reach back to a canary's start it waits, and says so, until it expires.
 
         A shadow's lists are compared two by two, so those that are left will do.
-        hours: how long it may run, in place of the setting. though_trimmed: by what is left; for one that is ended anyway.
+        hours: how long it may run, in place of the setting.
         """
         rules = Rules.of(self._chosen, self._spec, hours=hours)
         started_at = running.canary.started_at
-        spans = read_spans(self._chosen.redis_url.get_secret_value(), self._spec, since=started_at)
+        url = self._chosen.redis_url.get_secret_value()
+        spans = read_spans(url, self._spec, since=started_at, earlier=rules.visit.length)
         if running.canary.mode is CanaryMode.SHADOW:
             return self._ruling(running, _shadow(running, spans, rules, now))
-        if spans.trimmed and not though_trimmed and now - started_at < rules.lasts:
-            raise OperatorError(f"{running.canary.version} cannot be judged. {spans.trimmed}", mend=spans.mend)
         return self._ruling(running, _canary(running, spans, rules, now))
 
     def decide(self, running: Running, *, hours: float | None, now: datetime) -> Ruling | CanaryResult:
@@ -77,7 +76,13 @@ class Decider:
             if ruling.found.verdict is Verdict.WAITS:
                 return ruling
             filed = file_ruling(version, ruling)
-        self._act(filed)
+        try:
+            self._act(filed)
+        except (FlipFenced, MoveNotAllowed):
+            running_now = self.running()
+            if running_now is not None and running_now.live.generation == filed.generation:
+                raise
+            return self._overtaken(filed)
         return filed
 
     def _act(self, filed: CanaryResult) -> None:
@@ -87,6 +92,14 @@ class Decider:
         else:
             refused = filed.verdict is Verdict.ROLLED_BACK
             self._promotion.end_canary(filed.version, actor=self._actor, reason=reason, refused=refused)
+
+    def _overtaken(self, filed: CanaryResult) -> CanaryResult:
+        """Somebody else ended it in the same moment. What had passed and is not live has not been promoted."""
+        live = self._promotion.flips.look().live
+        if filed.verdict is not Verdict.PROMOTED or (live is not None and live.version == filed.version):
+            return filed
+        version = self._promotion.store.get(filed.version)
+        return overrule(version, filed, Verdict.ENDED, "It had passed, and the alias was moved by somebody else first.")
 
     def _ruling(self, running: Running, found: Judgement | ShadowReport) -> Ruling:
         return Ruling(
@@ -125,5 +138,7 @@ def _canary(running: Running, spans: Spans, rules: Rules, now: datetime) -> Judg
     found = judge(visits, running.canary, rules, running.canary.started_at, now)
     if not spans.trimmed:
         return found
-    because = f"Not decided within {told_hours(rules.lasts)}, and no longer to be judged. {spans.trimmed} {spans.mend}"
-    return replace(found, verdict=Verdict.EXPIRED, because=because)
+    told = f"It can no longer be judged. {spans.trimmed} {spans.mend}"
+    if now - running.canary.started_at < rules.lasts:
+        return replace(found, verdict=Verdict.WAITS, because=told)
+    return replace(found, verdict=Verdict.EXPIRED, because=f"Not decided within {told_hours(rules.lasts)}. {told}")

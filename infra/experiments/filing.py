@@ -21,6 +21,8 @@ from infra.snapshots.versions import Version
 FOLDER = "canary"
 """In the version's folder; the manifest names nothing below it."""
 
+_OVERRULED = "overruled.json"
+
 
 @dataclass(frozen=True, slots=True)
 class CanaryResult:
@@ -59,10 +61,19 @@ def file_ruling(version: Version, ruling: Ruling) -> CanaryResult:
     return _read(version, f"{name}.json")
 
 
+def overrule(version: Version, filed: CanaryResult, verdict: Verdict, because: str) -> CanaryResult:
+    """Record that what was filed is not what happened, beside it; the first overruling stands."""
+    name = _name(filed.generation)
+    row = json.loads(version.storage.read(f"{name}.json"))
+    told = {"verdict": verdict, "because": because, "summary": f"{filed.summary}; {verdict} before that was done"}
+    version.storage.create(f"{name}.{_OVERRULED}", orjson.dumps(row | told, option=orjson.OPT_INDENT_2))
+    return _read(version, f"{name}.{_OVERRULED}")
+
+
 def filed_result(version: Version, generation: int) -> CanaryResult | None:
     """The ruling that ended the canary of that generation; None where none was filed."""
-    path = f"{_name(generation)}.json"
-    return _read(version, path) if version.storage.exists(path) else None
+    paths = (f"{_name(generation)}.{ending}" for ending in (_OVERRULED, "json"))
+    return next((_read(version, path) for path in paths if version.storage.exists(path)), None)
 
 
 def newest_result(version: Version) -> CanaryResult | None:
@@ -102,7 +113,7 @@ def _name(generation: int) -> str:
 
 
 def _read(version: Version, path: str) -> CanaryResult:
-    return _result(json.loads(version.storage.read(path)), page=path.removesuffix(".json") + ".html")
+    return _result(json.loads(version.storage.read(path)), page=path.split(".")[0] + ".html")
 
 
 def _result(row: dict[str, object], *, page: str) -> CanaryResult:

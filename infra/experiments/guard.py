@@ -21,7 +21,6 @@ from infra.snapshots.journal import Journal
 SLOWER_BY = 0.05
 """More slow or degraded lists than before by surely more than this share alarm."""
 
-_BESIDE = frozenset({FlipKind.CANARY, FlipKind.CANARY_END, FlipKind.CANARY_ROLLBACK})
 _LOOKED_BACK = 200
 """Records of the journal: canaries that began and ended since the flip stand before it."""
 
@@ -82,7 +81,7 @@ class Watch:
 def watched_flip(journal: Journal, *, watched: timedelta, now: datetime) -> FlipRecord | None:
     """The flip by which what is live went live, where it is young enough, is no way back itself, and went from something else."""
     for record, void in journal.newest(_LOOKED_BACK):
-        if void is not None or record.kind in _BESIDE:
+        if void is not None or record.live_since is not None:
             continue
         young = now - record.at <= watched
         return record if record.kind is FlipKind.FLIP and record.before is not None and young else None
@@ -94,7 +93,8 @@ def watch(
 ) -> Watch:
     """Compare the visits since the flip with those that ended before it, as long back as it is ago.
 
-    Those before are taken from the flip backwards: a later look adds earlier ones and takes none away, as a sequence wants it.
+    Those before are taken from the flip backwards, so that a later look sees more of them. At the far edge visits are cut short
+    or begin anew: there the intervals are approximate, which a fall by more than `drop` outweighs.
     """
     begins = flip.at - min(now - flip.at, rules.watched)
     live, was = flip.target.version, flip.before.version if flip.before else None

@@ -18,6 +18,9 @@ from infra.experiments.visits import VisitRule, Visits
 SLOWER_BY = 0.01
 """A canary may have this much more of its lists slow, or degraded, and still go live; a share of lists."""
 
+LEAST_MARGIN = 0.002
+"""Of clicks and conversions, where they are so rare that a share of them could not be made out."""
+
 SETTLE = timedelta(minutes=2)
 """Services need a while to load a canary: who came earlier is not held against it."""
 
@@ -99,7 +102,7 @@ class Rules:
         """The difference from the live mean at which a canary is no longer good enough in that metric."""
         if name not in _TOLERATED:
             return SLOWER_BY
-        return -getattr(self, _TOLERATED[name]) * (live if np.isfinite(live) else 0.0)
+        return -max(getattr(self, _TOLERATED[name]) * (live if np.isfinite(live) else 0.0), LEAST_MARGIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,7 @@ def _decide(
     n_live = len(visits) - n_canary
     settled = visits.unserved[visits.treated & (visits.first_seen_s >= (started_at + SETTLE).timestamp())]
     unserved = _mean(settled) if len(settled) else 0.0
-    if len(settled) >= AT_LEAST and unserved > 0.5:
+    if len(settled) >= AT_LEAST and min(unserved, visits.unserved_lately) > 0.5:
         return Verdict.ROLLED_BACK, (
             f"{unserved:.0%} of the lists of {len(settled):,} users of the canary were answered by the live snapshot: "
             f"services cannot serve {canary.version}."

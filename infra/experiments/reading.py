@@ -43,20 +43,22 @@ class Spans:
     kept_since_s: float
 
 
-def read_spans(url: str, spec: ApplicationSpec, *, since: datetime) -> Spans:
-    """Read both logs from that moment to their ends. Raises DependencyUnavailable."""
-    return asyncio.run(_with_client(url, spec, since=since))
+def read_spans(url: str, spec: ApplicationSpec, *, since: datetime, earlier: timedelta = EARLIER) -> Spans:
+    """Read both logs from that moment to their ends, and so much before it as is there. Raises DependencyUnavailable."""
+    return asyncio.run(_with_client(url, spec, since=since, earlier=max(earlier, EARLIER)))
 
 
-async def _with_client(url: str, spec: ApplicationSpec, *, since: datetime) -> Spans:
+async def _with_client(url: str, spec: ApplicationSpec, *, since: datetime, earlier: timedelta) -> Spans:
     client = serving_client(url, timeout_s=_TIMEOUT_S)
     try:
-        return await spans(client, spec, since=since)
+        return await spans(client, spec, since=since, earlier=earlier)
     finally:
         await client.aclose()
 
 
-async def spans(client: redis.asyncio.Redis, spec: ApplicationSpec, *, since: datetime) -> Spans:
+async def spans(
+    client: redis.asyncio.Redis, spec: ApplicationSpec, *, since: datetime, earlier: timedelta = EARLIER
+) -> Spans:
     """As `read_spans`, with a client that stays open. Item ids are held once, however many lists show them."""
     exposure_stream, event_stream = keys.exposure_log(spec.name), keys.event_log(spec.name)
     lists = RedisExposureLog(client, exposure_stream, kept=1)
@@ -67,7 +69,7 @@ async def spans(client: redis.asyncio.Redis, spec: ApplicationSpec, *, since: da
         counts=lambda event_type: spec.gain(event_type) > 0,
     )
     log = RedisStreamLog(client, layout)
-    begins = f"{int((since - EARLIER).timestamp() * 1000)}-0"
+    begins = f"{int((since - earlier).timestamp() * 1000)}-0"
     exposures: list[Exposure] = []
     known: dict[ItemId, ItemId] = {}
     after = begins

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -20,6 +21,9 @@ GRACE = timedelta(seconds=10)
 
 CLOCK_SKEW = timedelta(seconds=5)
 """An event may have been logged this long before the list that it belongs to: the service's clock is not Redis's."""
+
+
+_LATELY = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ class Visits:
     which an item was clicked; conversion: 1 where any shown item was converted, else 0; slow, degraded: shares of the visit's
     lists. unserved: share of a treated user's lists that the live snapshot had to answer.
     pending: users whose visit is not over. misassigned: lists that say another arm than the canary's bucket of their user: a
-    bug where there are any.
+    bug where there are any. unserved_lately: as unserved, of all lists of treated users in the newest ten minutes, whether
+    their visits are over or not; 0 where there is none.
     """
 
     treated: Bools
@@ -60,6 +65,7 @@ class Visits:
     unserved: Float64s
     pending: int
     misassigned: int
+    unserved_lately: float = 0.0
 
     def __len__(self) -> int:
         return len(self.treated)
@@ -74,20 +80,31 @@ def canary_visits(
     rule: VisitRule,
     now: datetime,
 ) -> Visits:
-    """The visits in a canary's generation, of both sides. A list's side is its user's bucket, whatever the list was from."""
+    """The visits in a canary's generation, of both sides. A list's side is its user's bucket, whatever the list was from.
+
+    Users in the middle of a visit when the canary began are left out, on both sides alike: what they do may follow from lists
+    of before, which the live side's lists resemble more.
+    """
     takes: dict[UserId, bool] = {}
+    before_s: dict[UserId, float] = {}
+    first_s: dict[UserId, float] = {}
     lists: list[Exposure] = []
     misassigned = 0
     for shown in exposures:
+        user, at_s = shown.user_id, shown.at.timestamp()
+        if shown.generation < generation and shown.arm is not Arm.SHADOW:
+            before_s[user] = max(at_s, before_s.get(user, at_s))
         if shown.generation != generation or shown.arm is Arm.SHADOW:
             continue
-        user = shown.user_id
+        first_s[user] = min(at_s, first_s.get(user, at_s))
         if user not in takes:
             takes[user] = canary.takes(user)
         misassigned += takes[user] != (shown.arm is Arm.CANARY)
         lists.append(shown)
-    return _visits(
-        lists,
+    length_s = rule.length.total_seconds()
+    fresh = [one for one in lists if first_s[one.user_id] - before_s.get(one.user_id, -math.inf) > length_s]
+    visits = _visits(
+        fresh,
         events,
         rule=rule,
         now=now,
@@ -95,6 +112,8 @@ def canary_visits(
         unserved=lambda shown: takes[shown.user_id] and shown.version != canary.version,
         misassigned=misassigned,
     )
+    lately = [shown.version != canary.version for shown in lists if takes[shown.user_id] and shown.at >= now - _LATELY]
+    return replace(visits, unserved_lately=sum(lately) / len(lately) if lately else 0.0)
 
 
 def live_visits(lists: Iterable[Exposure], events: Iterable[Logged], *, rule: VisitRule, now: datetime) -> Visits:

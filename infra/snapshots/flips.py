@@ -11,15 +11,13 @@ import redis
 from infra.contracts.canaries import Canary
 from infra.contracts.errors import FlipFenced, MoveNotAllowed, SnapshotError, SnapshotNotFound
 from infra.contracts.ids import version_number
-from infra.contracts.snapshots import Alias, FlipKind, FlipRecord, Stamp, State, Target
+from infra.contracts.snapshots import BESIDE, Alias, FlipKind, FlipRecord, Stamp, State, Target
 from infra.snapshots.alias import AliasStore, describe, same
 from infra.snapshots.serving_copy import ServingCopy
 from infra.snapshots.versions import SnapshotStore
 
 PROMOTABLE = frozenset({State.VALIDATED, State.CANARY, State.LIVE, State.RETIRED, State.ROLLED_BACK})
 """The states from which a snapshot may be loaded and go live."""
-
-_BESIDE = frozenset({FlipKind.CANARY, FlipKind.CANARY_END, FlipKind.CANARY_ROLLBACK})
 
 _LONGEST_PATH = 100
 _PASSES = 20
@@ -109,8 +107,8 @@ class Flips:
 
         A flip that was journalled and never applied is completed where its snapshot's copy is in Redis; it is voided where
         the snapshot is gone or may no longer go live, and the newest before it that may takes its place under a generation
-        of its own. Where only the copy is missing, the standing is left as it is: `load` or a flip to another version
-        mends it. An alias ahead of the journal is left alone.
+        of its own. Where only the copy is missing, or its canary's, the standing is left as it is: `load` or a flip to another
+        version mends it. An alias ahead of the journal is left alone.
         """
         for _ in range(_PASSES):
             standing = self.look()
@@ -122,8 +120,9 @@ class Flips:
                 if not path:
                     return standing
                 reason = f"generation {standing.highest} was voided"
+                void = self.journal.read(standing.highest)
                 with suppress(FlipFenced):
-                    self.intend(standing, path, kind=FlipKind.REPAIR, actor=_RECOVERY, reason=reason)
+                    self.intend(standing, path, kind=FlipKind.REPAIR, actor=_RECOVERY, reason=reason, ended=void.canary)
                 continue
             if standing.applied:
                 self.settle(tip)
@@ -132,7 +131,7 @@ class Flips:
             if unfit:
                 self.journal.void(tip.generation, actor=_RECOVERY, reason=unfit)
                 continue
-            if not self._loaded(tip.target):
+            if not all(map(self._loaded, _served(tip))):
                 self.settle(tip)
                 return standing
             with suppress(FlipFenced):
@@ -151,24 +150,27 @@ class Flips:
         actor: str,
         reason: str,
         canary: Canary | None = None,
+        ended: Canary | None = None,
     ) -> FlipRecord:
         """Step 1: journal the flip to the path's last, beside which `canary` runs; what ran until now ends.
 
-        Raises FlipFenced where somebody has taken its generation.
+        ended: what is to be recorded as ended, where that is not what the standing says. Raises FlipFenced where somebody has
+        taken its generation.
         """
         live = standing.live
+        stays = kind in BESIDE or (kind is FlipKind.REPAIR and live is not None and path[-1] == _target(live))
         record = FlipRecord(
             generation=standing.generation + 1,
             kind=kind,
             at=datetime.now(UTC),
             actor=actor,
             reason=reason,
-            before=Target(live.version, live.digest) if live else None,
+            before=_target(live) if live else None,
             before_generation=live.generation if live else 0,
             path=path[-_LONGEST_PATH:],
             canary=canary,
-            canary_before=standing.canary,
-            live_since=Stamp(live.flipped_at, live.actor, live.reason) if live and kind in _BESIDE else None,
+            canary_before=ended or standing.canary,
+            live_since=Stamp(live.flipped_at, live.actor, live.reason) if live and stays else None,
         )
         if not self.journal.append(record):
             raise FlipFenced(
@@ -239,10 +241,7 @@ class Flips:
         return "" if state in PROMOTABLE else f"{version.label} is {state}."
 
     def _unfit(self, record: FlipRecord) -> str:
-        unfit = self.unfit(record.target)
-        if not unfit and record.canary is not None:
-            unfit = self.unfit(Target(record.canary.version, record.canary.digest))
-        return unfit
+        return next((why for why in map(self.unfit, _served(record)) if why), "")
 
     def _path_past_void(self, standing: Standing) -> tuple[Target, ...]:
         """What is live where the newest flip is void: as before it, down to the newest snapshot that may be live.
@@ -266,3 +265,13 @@ class Flips:
     def _loaded(self, target: Target) -> bool:
         marker = ServingCopy(self._client, self.store.get(target.version)).marker()
         return marker is not None and marker["digest"] == target.digest
+
+
+def _served(record: FlipRecord) -> list[Target]:
+    """All that users may be shown once the record is applied."""
+    canary = record.canary
+    return [record.target, *([Target(canary.version, canary.digest)] if canary is not None else [])]
+
+
+def _target(alias: Alias) -> Target:
+    return Target(alias.version, alias.digest)

@@ -13,8 +13,8 @@ from typing import Generic
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from infra.contracts.errors import HeadgateError
-from infra.contracts.ids import ApplicationName, alias_value
+from infra.contracts.errors import HeadgateError, SnapshotNotFound
+from infra.contracts.ids import ApplicationName, VersionName, alias_value
 from infra.contracts.snapshots import Alias, State
 from infra.snapshots import keys
 from infra.snapshots.alias import parse_alias_reply
@@ -195,9 +195,15 @@ class LiveSnapshots(Generic[T]):
         if tip.canary is not None:
             wanted[tip.canary.version] = True
         for name, served in wanted.items():
-            if (self._store.get(name).state() in {State.LIVE, State.CANARY}) is not served:
+            if self._is_served(name) is not served:
                 return None
         return tip.alias
+
+    def _is_served(self, name: VersionName) -> bool:
+        try:
+            return self._store.get(name).state() in {State.LIVE, State.CANARY}
+        except SnapshotNotFound:
+            return False
 
     async def _take(self, alias: Alias) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,7 +12,9 @@ import redis
 
 from infra.contracts.canaries import Canary, CanaryMode
 from infra.contracts.errors import (
+    FlipFenced,
     MoveNotAllowed,
+    NotEnoughRoom,
     NothingToRollBackTo,
     SnapshotCorrupt,
     SnapshotError,
@@ -120,6 +122,7 @@ class Promotion:
             require_generation(version, manifest, standing)
         with self.leases.held(version.version):
             require_as_validated(version, manifest, self.copy_of(version))
+            canary = replace(canary, started_at=datetime.now(UTC))
             record = self.flips.intend(
                 standing, standing.path, kind=FlipKind.CANARY, actor=actor, reason=reason, canary=canary
             )
@@ -141,21 +144,37 @@ class Promotion:
         return self._finish(standing, record)
 
     def rollback(
-        self, wanted: VersionName | None, *, actor: str, reason: str, limit_fraction: float
+        self,
+        wanted: VersionName | None,
+        *,
+        actor: str,
+        reason: str,
+        limit_fraction: float,
+        only_from: Target | None = None,
     ) -> tuple[Alias | None, Alias]:
         """Put an earlier version live again, loading it if garbage collection had taken it. Returns (before, after).
 
         Without a wanted version it is the one before the live one on the live path, which the rollback shortens: a second one
         goes further back. One that was stopped half-way is completed by the next, which goes no further: it may be repeated.
-        Raises NothingToRollBackTo, FlipFenced, and what `load` raises.
+        To what is live already there is no way back, but a canary beside it is ended. only_from: what must still be live, for
+        who judged that. Raises NothingToRollBackTo, FlipFenced, and what `load` raises.
         """
         seen = self.flips.look()
         before, completes = seen.alias, wanted is None and self.flips.unfinished_rollback(seen)
         standing = self.flips.recover()
         path = standing.path if completes and standing.tip == seen.tip else self._path_back(standing, wanted)
         version = self.store.get(path[-1].version)
+        if only_from is not None and not _is(standing.live, only_from):
+            live = standing.live.version if standing.live else "nothing"
+            raise FlipFenced(
+                f"{self.store.application}: {live} is live; this was meant to go back from {only_from.version}.",
+                mend="Look at what is live, then decide: make status",
+            )
         if standing.alias is not None and _is(standing.alias, path[-1]) and _is(standing.live, path[-1]):
-            return before, standing.alias
+            canary = standing.canary
+            if canary is None:
+                return before, standing.alias
+            return before, self.end_canary(canary.version, actor=actor, reason=reason, refused=False)
         with self.leases.held(version.version):
             require_files(version, version.manifest())
             self._load(version, limit_fraction=limit_fraction)
@@ -269,10 +288,10 @@ class Promotion:
         canary = standing.canary
         if canary is None:
             return {}
-        version = self.store.get(canary.version)
         try:
+            version = self.store.get(canary.version)
             return {version.version: self.load(version, limit_fraction=limit_fraction, advance=advance)}
-        except SnapshotCorrupt as error:
+        except (SnapshotCorrupt, SnapshotNotFound, NotEnoughRoom) as error:
             self.flips.intend(standing, standing.path, kind=FlipKind.CANARY_END, actor="reload", reason=str(error))
             return {}
 

@@ -15,17 +15,20 @@ import redis.asyncio
 from bentos.ranking.content import RankingContent, load_content
 from bentos.ranking.inspection import Inspection
 from bentos.ranking.pipeline import ranking_steps
+from bentos.ranking.query import RankingQuery
 from bentos.ranking.reader import UserReader
 from bentos.ranking.recommender import Recommender
 from bentos.ranking.schema import CanaryStatus, RecommendReply, RecommendRequest
 from bentos.ranking.shadow import Asked, ShadowScorer
 from bentos.ranking.telemetry import Telemetry
+from infra.cascade.batch import Outcome
 from infra.cascade.runner import Cascade
 from infra.catalog.applications.ranking import RANKING
 from infra.contracts.canaries import CanaryMode
 from infra.contracts.errors import ContractViolation, InvalidRequest, SnapshotNotFound
 from infra.contracts.exposures import Arm
 from infra.contracts.snapshots import State
+from infra.resilience.deadline import Deadline
 from infra.snapshots.connection import serving_client
 from infra.snapshots.live import LiveSnapshots
 from infra.snapshots.versions import Version
@@ -218,3 +221,21 @@ async def test_a_canary_whose_copy_is_gone_degrades_its_users_only(feed: Feed, b
         assert reply.degraded == (reply.snapshot == "predictions_v2")
     degraded = Counter((one.arm, one.degraded) for one in feed.lists.noted)
     assert set(degraded) == {(Arm.CANARY, True), (Arm.LIVE, False)}
+
+
+async def test_a_canary_that_fails_a_request_is_stood_in_for_by_the_live_one_and_it_counts_against_it(
+    feed: Feed, beside: tuple[Stage, Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(*beside, CanaryMode.CANARY, 0.5)
+    await loaded(feed)
+    run = Cascade.run
+
+    async def fails(cascade: Cascade[RankingQuery], query: RankingQuery, deadline: Deadline) -> Outcome:
+        if query.snapshot.alias.version == "v2":
+            raise ContractViolation("a stage went wrong")
+        return await run(cascade, query, deadline)
+
+    monkeypatch.setattr(Cascade, "run", fails)
+    for user in USERS:
+        assert (await feed.ask(user)).snapshot == "predictions_v1"
+    assert {(one.arm, one.version) for one in feed.lists.noted} == {(Arm.LIVE, "v1"), (Arm.CANARY, "v1")}

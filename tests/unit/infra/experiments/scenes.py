@@ -93,6 +93,7 @@ def drawn_visits(
     share: float | None = None,
     seed: int = 1,
     begun_s: float = 600.0,
+    unserved_lately: float | None = None,
 ) -> Visits:
     """Visits of that many users with those chances (live, canary), all first seen so long after the start."""
     rng = np.random.default_rng(seed)
@@ -111,4 +112,5 @@ def drawn_visits(
         unserved=(treated & (rng.random(users) < unserved)).astype(np.float64),
         pending=0,
         misassigned=0,
+        unserved_lately=unserved if unserved_lately is None else unserved_lately,
     )

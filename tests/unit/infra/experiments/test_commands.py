@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from infra.contracts.canaries import CanaryMode
 from infra.contracts.exposures import Arm
 from infra.contracts.ids import VersionName
-from infra.contracts.snapshots import FlipKind, State
+from infra.contracts.snapshots import Alias, FlipKind, State
 from infra.experiments.filing import newest_look, newest_result
 from infra.experiments.judgement import Verdict
 from infra.snapshots import keys
@@ -179,9 +180,10 @@ def test_a_log_that_no_longer_reaches_back_is_not_judged_by(town: Town) -> None:
     town.try_out()
     town.visits(ENOUGH, clicks=FALLEN)
     town.client.xtrim(keys.exposure_log(RANKING), maxlen=100, approximate=False)
-    error = town("canary", "decide").error
-    assert error.startswith("error: OperatorError: v2 cannot be judged. The log of lists shown begins at 20")
-    assert "Set HEADGATE_EXPOSURES_KEPT to more" in error
+    told = town("canary", "decide").result
+    assert told["verdict"] == "waits"
+    assert str(told["because"]).startswith("It can no longer be judged. The log of lists shown begins at 20")
+    assert "Set HEADGATE_EXPOSURES_KEPT to more" in str(told["because"])
     assert town.alias.generation == 2 and newest_result(town.promotion.store.get("v2")) is None
     town.set(HEADGATE_CANARY_HOURS="0.0000001")
     said = town("canary", "decide")
@@ -201,7 +203,7 @@ def test_events_that_are_gone_are_not_judged_without(town: Town) -> None:
     town.visits(ENOUGH, clicks=FALLEN)
     town.log([], [("late", "click")], ago_s=-5)
     town.client.xtrim(keys.event_log(RANKING), maxlen=1, approximate=False)
-    assert "The log of events begins at 20" in town("canary", "decide").error
+    assert "The log of events begins at 20" in str(town("canary", "decide").result["because"])
 
 
 def test_a_shadow_is_reported_and_never_goes_live(town: Town) -> None:
@@ -276,3 +278,56 @@ def test_after_its_hours_nothing_is_guarded(town: Town) -> None:
     lived(town, clicks=(0.5, 0.1))
     town.set(HEADGATE_GUARD_HOURS="0.5")
     assert town("guard").result["verdict"] == "none"
+
+
+# -- whoever else acts in the same moment
+
+
+def test_one_that_passed_and_was_overtaken_is_not_called_promoted(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    town.try_out()
+    town.visits(ENOUGH, clicks=EQUAL)
+    flip = Promotion.flip
+
+    def overtaken(promotion: Promotion, *args: Any, **named: Any) -> Alias:
+        with monkeypatch.context() as patch:
+            patch.setattr(Promotion, "flip", flip)
+            town.promotion.end_canary(VersionName("v2"), actor="ada", reason="enough", refused=False)
+        return flip(promotion, *args, **named)
+
+    monkeypatch.setattr(Promotion, "flip", overtaken)
+    said = town("canary", "decide")
+    assert (said.result["verdict"], town.alias.version) == ("ended", "v1")
+    assert "It had passed, and the alias was moved by somebody else first." in str(said.result["because"])
+    filed = newest_result(town.promotion.store.get("v2"))
+    assert filed is not None and filed.verdict is Verdict.ENDED
+    assert town.promotion.store.get("v2").storage.exists(filed.page)
+
+
+def test_one_that_another_decider_ended_first_ends_well(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    town.try_out()
+    town.visits(ENOUGH, clicks=FALLEN)
+    end = Promotion.end_canary
+
+    def second(promotion: Promotion, *args: Any, **named: Any) -> Alias:
+        end(promotion, *args, **named)
+        return end(promotion, *args, **named)
+
+    monkeypatch.setattr(Promotion, "end_canary", second)
+    assert town("canary", "decide").result["verdict"] == "rolled_back"
+    assert town.state("v2") is State.ROLLED_BACK
+
+
+def test_it_is_ended_by_hand_whatever_the_logs_hold(town: Town) -> None:
+    town.try_out()
+    town.visits(10, clicks=EQUAL)
+    town.client.xadd(keys.exposure_log(RANKING), {"a": "b"})
+    said = town("canary", "end", "--reason", "now", "--actor", "ada")
+    assert (said.result["verdict"], town.alias.canary, town.state("v2")) == ("ended", None, State.VALIDATED)
+    assert "how it did is not filed: ContractViolation" in said.stderr
+
+
+def test_what_is_live_already_is_not_tried_and_a_dag_may_ask_for_it(town: Town) -> None:
+    words = ("canary", "start", "--version", "v1", "--fraction", "0.5", "--force")
+    assert "v1 is LIVE and cannot become CANARY" in town(*words).error
+    said = town(*words, "--unless-live")
+    assert said.result == {"application": "ranking", "live": "v1", "canary": None}

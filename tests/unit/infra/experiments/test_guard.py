@@ -11,7 +11,7 @@ import pytest
 
 from infra.contracts.exposures import Arm, Exposure
 from infra.contracts.ids import VersionName
-from infra.contracts.snapshots import FlipKind, FlipRecord, Target
+from infra.contracts.snapshots import BESIDE, FlipKind, FlipRecord, Stamp, Target
 from infra.eventlog.protocol import Logged
 from infra.experiments.confidence import one_sample
 from infra.experiments.guard import GuardRules, Watch, watch, watched_flip
@@ -30,7 +30,8 @@ def flip_of(
 ) -> FlipRecord:
     old, new = Target(LIVE, "o" * 64), Target(TRIED, "n" * 64)
     before = None if first else old
-    return FlipRecord(generation, kind, after(at_s), "ada", "why", before, generation - 1, (old, new))
+    since = Stamp(after(at_s), "ada", "why") if kind in BESIDE else None
+    return FlipRecord(generation, kind, after(at_s), "ada", "why", before, generation - 1, (old, new), live_since=since)
 
 
 def traffic(

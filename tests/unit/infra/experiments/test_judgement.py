@@ -86,6 +86,8 @@ def test_a_canary_that_services_cannot_serve_is_rolled_back_once_they_had_the_ti
     assert found.verdict is Verdict.ROLLED_BACK and "services cannot serve v2" in found.because
     assert at(drawn_visits(TRIED, 400, unserved=1.0, begun_s=early)).verdict is Verdict.WAITS
     assert at(drawn_visits(TRIED, 90, unserved=1.0, begun_s=late)).verdict is Verdict.WAITS
+    mended = at(drawn_visits(TRIED, 400, unserved=1.0, begun_s=late, unserved_lately=0.0))
+    assert mended.verdict is Verdict.WAITS, "it was slow to load, and is served by now"
 
 
 def test_a_canary_that_was_often_not_served_is_not_promoted() -> None:

@@ -91,13 +91,35 @@ def test_a_canarys_list_that_the_live_snapshot_answered_stays_on_the_canarys_sid
 
 def test_only_lists_of_the_canarys_generation_count_and_no_shadows() -> None:
     lists = [
-        shown(ANN, 0, generation=GENERATION - 1),
+        shown(ANN, 30 - VISIT_S - 1, generation=GENERATION - 1),
         shown(ANN, 30),
         shown(BOB, 0, generation=GENERATION + 1),
         shown(CAT, 0, arm=Arm.SHADOW),
     ]
     found = visits(lists)
     assert found.first_seen_s.tolist() == [after(30).timestamp()]
+
+
+def test_who_was_in_the_middle_of_a_visit_when_it_began_is_left_out_on_both_sides() -> None:
+    lists = [
+        shown(ANN, -5, generation=GENERATION - 1),
+        shown(ANN, 30),
+        shown(CAT, -10, generation=GENERATION - 1),
+        shown(CAT, VISIT_S - 11, arm=Arm.CANARY),
+        shown(DAN, -10, generation=GENERATION - 1),
+        shown(DAN, VISIT_S + 10, arm=Arm.CANARY),
+        shown(BOB, -5, generation=GENERATION - 1, arm=Arm.SHADOW),
+        shown(BOB, 40),
+    ]
+    assert visits(lists).first_seen_s.tolist() == [after(at).timestamp() for at in (40, VISIT_S + 10)]
+
+
+def test_what_was_served_lately_tells_of_visits_that_are_not_over_too() -> None:
+    now_s = VISIT_S * 4
+    lists = [shown(CAT, 0, arm=Arm.CANARY, version=LIVE), shown(DAN, now_s - 599, arm=Arm.CANARY)]
+    lists += [shown(DAN, now_s - 1, arm=Arm.CANARY, version=LIVE), shown(ANN, now_s - 1)]
+    found = visits(lists, now_s=now_s)
+    assert (found.unserved.tolist(), found.pending, found.unserved_lately) == ([1.0], 2, 0.5)
 
 
 def test_a_list_that_says_the_other_arm_is_counted_and_its_users_side_is_the_buckets() -> None:
@@ -139,7 +161,7 @@ def drawn_logs(rng: np.random.Generator) -> tuple[list[Exposure], list[Logged], 
                 at_s,
                 arm=arm,
                 version=LIVE if rng.random() < 0.2 else None,
-                generation=GENERATION - int(rng.random() < 0.1),
+                generation=GENERATION - int(rng.random() < 0.02),
                 items=items,
                 total_ms=float(rng.choice([20.0, 200.0])),
                 degraded=bool(rng.random() < 0.1),
@@ -164,6 +186,10 @@ def slow_visits(
         if not mine:
             continue
         first = min(one.at for one in mine)
+        earlier = [one.at for one in exposures if one.user_id == user and one.generation < GENERATION]
+        shadows = [one.at for one in exposures if one.user_id == user and one.arm is Arm.SHADOW]
+        if any(first - at <= VISIT for at in earlier if at not in shadows):
+            continue
         if first + VISIT + timedelta(seconds=10) > after(now_s):
             continue
         lists = [one for one in mine if one.at <= first + VISIT]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -13,13 +14,15 @@ from infra.contracts.errors import (
     FlipFenced,
     InvalidRequest,
     MoveNotAllowed,
+    NotEnoughRoom,
     SnapshotNotFound,
     SnapshotNotLoaded,
 )
 from infra.contracts.ids import VersionName
-from infra.contracts.snapshots import Alias, FlipKind, State
+from infra.contracts.snapshots import Alias, FlipKind, Manifest, State, Target
 from infra.snapshots import keys
 from infra.snapshots.retention import Kept, prune
+from infra.snapshots.serving_copy import LoadReport, ServingCopy
 from tests.fixtures.service import Stage
 from tests.fixtures.tiny_snapshot import RANKING
 from tests.unit.infra.snapshots.scenes import ALL, STEPS, back, go, now, path, ready, states, version
@@ -223,3 +226,83 @@ def test_an_emptied_redis_and_a_damaged_canary_end_it(stage: Stage) -> None:
     stage.promotion.reload(limit_fraction=ALL)
     assert (now(stage), running(stage)) == (("v1", 3), None)
     assert states(stage)["v2"] is State.VALIDATED
+
+
+def test_what_is_recovered_names_no_canary_whose_copy_is_missing(stage: Stage) -> None:
+    """An emptied Redis, of which so far only the live version was loaded again."""
+    go(stage, "v1")
+    ready(stage, "v2")
+    start(stage, "v2")
+    stage.client.flushall()
+    stage.promotion.load(version(stage, "v1"), limit_fraction=ALL)
+    standing = stage.promotion.flips.recover()
+    assert standing.alias is None, "its users would meet a version that is not there"
+    stage.promotion.reload(limit_fraction=ALL)
+    assert running(stage) == "v2"
+
+
+def test_a_canary_for_which_there_is_no_room_does_not_keep_the_live_one_away(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(stage, "v1")
+    ready(stage, "v2")
+    start(stage, "v2")
+    stage.client.flushall()
+    load = ServingCopy.load
+
+    def no_room(copy: ServingCopy, manifest: Manifest, **named: Any) -> LoadReport:
+        if manifest.version == "v2":
+            raise NotEnoughRoom("full")
+        return load(copy, manifest, **named)
+
+    monkeypatch.setattr(ServingCopy, "load", no_room)
+    stage.promotion.reload(limit_fraction=ALL)
+    assert (now(stage), running(stage), states(stage)["v2"]) == (("v1", 3), None, State.VALIDATED)
+
+
+def test_a_rollback_to_what_is_live_ends_the_canary_beside_it(stage: Stage) -> None:
+    go(stage, "v1")
+    ready(stage, "v2")
+    start(stage, "v2")
+    assert back(stage, "v1").version == "v1"
+    assert (now(stage), running(stage)) == (("v1", 3), None)
+
+
+def test_a_rollback_that_was_meant_from_another_version_is_fenced(stage: Stage) -> None:
+    go(stage, "v1", "v2", "v3")
+    meant = Target(VersionName("v2"), version(stage, "v2").manifest().digest)
+    with pytest.raises(FlipFenced, match="v3 is live; this was meant to go back from v2"):
+        stage.promotion.rollback(VersionName("v1"), actor="guard", reason="r", limit_fraction=ALL, only_from=meant)
+    assert now(stage) == ("v3", 3)
+
+
+def test_where_the_live_version_and_its_canary_are_voided_both_states_say_so(stage: Stage) -> None:
+    go(stage, "v1", "v2")
+    ready(stage, "v3")
+    alias = start(stage, "v3")
+    stage.client.flushall()
+    damaged = version(stage, "v2")
+    file = next(iter(damaged.manifest().parts["candidates"].files))
+    damaged.storage.write(file, damaged.storage.read(file)[:-9])
+    stage.promotion.reload(limit_fraction=ALL)
+    alive = now(stage)
+    assert alive is not None and (alive[0], running(stage)) == ("v1", None)
+    assert alive[1] > alias.generation
+    assert states(stage)["v3"] is State.VALIDATED
+    stage.promotion.load(version(stage, "v3"), limit_fraction=ALL)
+    start(stage, "v3")
+    assert running(stage) == "v3"
+
+
+def test_a_repair_that_leaves_what_is_live_keeps_its_date_and_hand(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(stage, "v1")
+    before = stage.promotion.alias.read()
+    ready(stage, "v2")
+    killed_at(monkeypatch, "apply", lambda: start(stage, "v2"))
+    stage.promotion.store.remove(VersionName("v2"))
+    stage.promotion.flips.recover()
+    after = stage.promotion.alias.read()
+    assert before is not None and after is not None
+    assert (after.generation, after.flipped_at, after.actor) == (3, before.flipped_at, before.actor)

@@ -546,3 +546,17 @@ async def test_started_between_the_steps_of_a_canary_it_begins_with_what_redis_s
         None,
     )
     await client.aclose()
+
+
+async def test_started_beside_an_empty_redis_after_a_canary_that_was_pruned_it_begins_with_the_journal(
+    journalled: Stage,
+) -> None:
+    try_beside(journalled, "v3")
+    journalled.promotion.end_canary(VersionName("v3"), actor="t", reason="r", refused=False)
+    journalled.promotion.store.remove(VersionName("v3"))
+    journalled.client.flushall()
+    client = serving_client(journalled.redis_url, timeout_s=1.0)
+    watched = LiveSnapshots(client, journalled.promotion.store, _label)
+    await watched.check()
+    assert served(watched) == "content of v2"
+    await client.aclose()
