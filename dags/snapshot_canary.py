@@ -38,6 +38,9 @@ One canary runs at a time, for exactly one generation: **any flip ends it**, a r
 refused. The service takes up to a few seconds to load it; its users get the live version until then, and whenever it cannot answer. Marking
 this run as failed leaves the canary running, and nobody decides it: end it, or clear `decide`.
 
+Where the log of what was shown no longer reaches back to its start it cannot be judged: it says so, and waits until it expires (a larger
+`HEADGATE_EXPOSURES_KEPT` for the next one).
+
 Clearing `decide` is safe: it looks on, or tells again how that canary ended. Clearing `start` starts nothing twice; once it is over, it begins
 anew.
 
@@ -55,7 +58,6 @@ From a shell: `python -m infra.snapshots canary start --version v3 --fraction 0.
 | `start` | `MoveNotAllowed` | it is live already, or was not built to an end |
 | `start` | `InvalidRequest` | a canary takes up to half of the users, a shadow all of them |
 | `start`, `decide` | `SnapshotCorrupt` | files of that version are damaged: choose another |
-| `decide` | *cannot be judged* | the log of what was shown no longer reaches back to the start: a larger `HEADGATE_EXPOSURES_KEPT`; end it |
 | any | `DependencyUnavailable` | Redis or the store is away: `make status`, then clear the task |
 """
 

@@ -68,7 +68,6 @@ Each task is also a command; the first line of its log is the one to type into a
 | `load` | `NotEnoughRoom` | `make gc`, or a larger `HEADGATE_REDIS_MAXMEMORY_MB`; then clear this task |
 | `canary`, `flip` | `CanaryRuns` | another snapshot is tried, and that goes first; this one stays VALIDATED, for `snapshot_canary` or `snapshot_promote` |
 | `decide` | *rolled back* | users were surely worse off, or services could not serve it: the message says by how much, the **Snapshots** page has the report |
-| `decide` | *cannot be judged* | the log of what was shown no longer reaches back: a larger `HEADGATE_EXPOSURES_KEPT`; `snapshot_canary_end` |
 | `canary`, `flip` | `FlipFenced` | somebody rolled back (or flipped) while this ran, and that wins. The message has the command that flips on purpose. |
 | any | `DependencyUnavailable` | Redis or the store is away: `make status`, then clear the task |
 

@@ -118,7 +118,7 @@ def test_a_refreshs_canary_is_fenced_and_names_whoever_approved(said: Path) -> N
     found = start(xcom={"approve": {"by": "bea", "note": "fine"}}, canary_fraction=0.1)
     assert found is not None and found["generation"] == 12
     assert found["words"] == [
-        "canary", "start", "--application", "ranking", "--version", "v7", "--actor", "airflow:bea",
+        "canary", "start", "--unless-live", "--application", "ranking", "--version", "v7", "--actor", "airflow:bea",
         "--reason", "snapshot_refresh_ranking r1, started by ada, approved: fine", "--fraction=0.1",
     ]  # fmt: skip
 
