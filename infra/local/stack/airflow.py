@@ -86,8 +86,12 @@ class Airflow:
                 "SCHEDULER_IDLE_SLEEP_TIME": 0.25,  # a flip follows a click within seconds all the same
                 "TASK_INSTANCE_HEARTBEAT_TIMEOUT": 30,  # a killed task is retried after 30 s, not 300
             },
-            # On a busy machine a task's first calls take longer than Airflow's 5 s, after which it would kill the task.
-            "WORKERS": {"EXECUTION_API_TIMEOUT": 60},
+            "WORKERS": {
+                "EXECUTION_API_TIMEOUT": 60,  # on a busy machine a first call takes longer than 5 s, which would kill the task
+                # A scheduler that was started again goes on with its tasks some 10 s before the server listens that they ask.
+                "EXECUTION_API_RETRIES": 15,
+                "EXECUTION_API_RETRY_WAIT_MAX": 10,
+            },
             "USAGE_DATA_COLLECTION": {"ENABLED": False},
         }
         flat = {
