@@ -288,16 +288,21 @@ def delete_version(
     version: VersionName,
     *,
     before_each: Callable[[], None] = lambda: None,
+    rest: float = 0.0,
 ) -> int:
     """Unlink every key of a version in chunks, its marker first. Returns how many there were.
 
-    before_each: called before every chunk; what it raises ends the deletion there.
+    before_each: called before every chunk; what it raises ends the deletion there. rest: after each chunk, times as long as it
+    took: readers go first.
     """
     client.delete(keys.load_marker(application, version))
     deleted = 0
+    began_s = time.monotonic()
     for page in _pages(client, application, version):
         before_each()
         deleted += client.unlink(*page)
+        time.sleep(rest * (time.monotonic() - began_s))
+        began_s = time.monotonic()
     return deleted
 
 
