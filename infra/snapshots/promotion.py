@@ -38,7 +38,6 @@ from infra.snapshots.serving_copy import LoadReport, ServingCopy, Verified, dele
 from infra.snapshots.tables import verify_part
 from infra.snapshots.versions import SnapshotStore, Version
 
-
 _GC_RESTS = 4.0
 """Nobody waits for garbage collection: it works a fifth of the time."""
 
