@@ -34,7 +34,7 @@ from infra.snapshots.fences import (
 )
 from infra.snapshots.flips import Flips, Standing
 from infra.snapshots.leases import Leases
-from infra.snapshots.serving_copy import LoadReport, ServingCopy, Verified, delete_version
+from infra.snapshots.serving_copy import LoadReport, ServingCopy, Verified, delete_version, pages
 from infra.snapshots.tables import verify_part
 from infra.snapshots.versions import SnapshotStore, Version
 
@@ -255,8 +255,9 @@ class Promotion:
 
     def _present(self) -> list[VersionName]:
         """The versions of which Redis has any key, oldest first."""
-        pattern = keys.version_pattern(self.store.application, VersionName("v*"))
-        found = {key.split(b":", 3)[2] for key in self._client.scan_iter(match=pattern, count=1000)}
+        found = set[bytes]()
+        for page in pages(self._client, self.store.application, VersionName("v*"), rest=_GC_RESTS):
+            found |= {key.split(b":", 3)[2] for key in page}
         return sorted((version_name(name.decode()) for name in found), key=version_number)
 
     def copy_of(self, version: Version) -> ServingCopy:

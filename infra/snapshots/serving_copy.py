@@ -261,7 +261,7 @@ class ServingCopy:
 
     def _strays(self, known: NDArray[np.int64]) -> Iterator[bytes]:
         """The version's keys of records that are of none of its users. known: the hash of each key that is, sorted."""
-        for page in _pages(self._client, self._version.application, self._version.version):
+        for page in pages(self._client, self._version.application, self._version.version):
             names = [key[len(self._prefix) :] for key in page]
             names = [name for name in names if name.startswith(_RECORD_KEYS)]
             hashes = _hashes(names)
@@ -297,24 +297,28 @@ def delete_version(
     """
     client.delete(keys.load_marker(application, version))
     deleted = 0
-    began_s = time.monotonic()
-    for page in _pages(client, application, version):
+    for page in pages(client, application, version, rest=rest):
         before_each()
         deleted += client.unlink(*page)
-        time.sleep(rest * (time.monotonic() - began_s))
-        began_s = time.monotonic()
     return deleted
 
 
-def _pages(client: redis.Redis, application: ApplicationName, version: VersionName) -> Iterator[list[bytes]]:
-    """Every key of a version, some of them twice, as SCAN finds them."""
+def pages(
+    client: redis.Redis, application: ApplicationName, version: VersionName, *, rest: float = 0.0
+) -> Iterator[list[bytes]]:
+    """Every key of a version (or of a pattern of versions), some of them twice, as SCAN finds them.
+
+    rest: after each page, times as long as it and what was done with it took.
+    """
     cursor = 0
     while True:
+        began_s = time.monotonic()
         cursor, found = client.scan(cursor, match=keys.version_pattern(application, version), count=_SCAN_KEYS)
         if found:
             yield cast("list[bytes]", found)
         if cursor == 0:
             return
+        time.sleep(rest * (time.monotonic() - began_s))
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:
