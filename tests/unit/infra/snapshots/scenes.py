@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from infra.contracts.ids import VersionName
-from infra.contracts.snapshots import Alias, State
+from infra.contracts.snapshots import Alias, Manifest, State
 from infra.snapshots import keys
+from infra.snapshots.live import LiveSnapshots
 from infra.snapshots.versions import Version
 from tests.fixtures.service import Stage
 from tests.fixtures.tiny_snapshot import RANKING
@@ -61,3 +62,13 @@ def remembered(stage: Stage) -> dict[bytes | str, bytes | str]:
 def remember(stage: Stage, row: dict[bytes | str, bytes | str]) -> None:
     stage.client.delete(keys.alias(RANKING))
     stage.client.hset(keys.alias(RANKING), items=[part for pair in row.items() for part in pair])
+
+
+def label(version: Version, manifest: Manifest) -> str:
+    """What a service loads of a version, in these tests."""
+    return f"content of {manifest.version}"
+
+
+def served(watched: LiveSnapshots[str]) -> str:
+    """What it shows to all but a canary's users."""
+    return watched.current.content if watched.current else "nothing"
