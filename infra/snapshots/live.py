@@ -189,19 +189,17 @@ class LiveSnapshots(Generic[T]):
         tip = self._store.journal.tip().record
         if tip is None:
             return None
-        wanted = {tip.target.version: True}
-        if tip.canary_before is not None:
-            wanted.setdefault(tip.canary_before.version, False)
-        if tip.canary is not None:
-            wanted[tip.canary.version] = True
-        for name, served in wanted.items():
-            if self._is_served(name) is not served:
-                return None
-        return tip.alias
+        canary, ended = tip.canary, tip.canary_before
+        settled = self._is(tip.target.version, State.LIVE)
+        if canary is not None:
+            settled = settled and self._is(canary.version, State.CANARY)
+        elif ended is not None:
+            settled = settled and not self._is(ended.version, State.CANARY)
+        return tip.alias if settled else None
 
-    def _is_served(self, name: VersionName) -> bool:
+    def _is(self, name: VersionName, state: State) -> bool:
         try:
-            return self._store.get(name).state() in {State.LIVE, State.CANARY}
+            return self._store.get(name).state() is state
         except SnapshotNotFound:
             return False
 

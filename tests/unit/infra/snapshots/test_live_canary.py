@@ -14,7 +14,7 @@ from infra.contracts.canaries import Canary, CanaryMode
 from infra.contracts.errors import SnapshotCorrupt
 from infra.contracts.exposures import Arm
 from infra.contracts.ids import VersionName
-from infra.contracts.snapshots import FlipKind, Manifest, State
+from infra.contracts.snapshots import FlipKind, Manifest, State, Target
 from infra.snapshots.connection import serving_client
 from infra.snapshots.live import LiveSnapshots
 from infra.snapshots.versions import Version
@@ -208,4 +208,22 @@ async def test_started_beside_an_empty_redis_after_a_canary_that_was_pruned_it_b
     watched = LiveSnapshots(client, journalled.promotion.store, label)
     await watched.check()
     assert served(watched) == "content of v2"
+    await client.aclose()
+
+
+async def test_started_between_the_steps_of_a_canarys_promotion_it_begins_with_what_redis_says(
+    journalled: Stage,
+) -> None:
+    try_beside(journalled, "v3")
+    version = journalled.promotion.store.get("v3")
+    moves = journalled.promotion.flips
+    standing = moves.look()
+    path = (*standing.path, Target(version.version, version.manifest().digest))
+    moves.intend(standing, path, kind=FlipKind.FLIP, actor="canary", reason="it passed")
+    client = serving_client(journalled.redis_url, timeout_s=1.0)
+    watched = LiveSnapshots(client, journalled.promotion.store, label)
+    await watched.check()
+    assert watched.current is not None
+    assert (served(watched), watched.current.alias.generation) == ("content of v2", 3)
+    await watched.stop()
     await client.aclose()
