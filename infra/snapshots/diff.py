@@ -21,6 +21,7 @@ TOP = (10, 100)
 
 _POPULARITY = ITEM_FEATURES.index("item_popularity_log")
 _BUCKETS = 1 << 32
+_BINS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,23 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class Histogram:
+    """Shares of each side's values in bins of equal width between low and high; empty where that side has none."""
+
+    low: float
+    high: float
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """How two snapshots differ for the users that were drawn.
 
     overlap_mean: for each k of TOP, the mean share of the first k that both lists have. disjoint_fraction: the share of users
     whose first TOP[0] have nothing in common. score_psi, popularity_psi: population stability indexes over the first TOP[0];
-    above 0.25 they have moved.
+    above 0.25 they have moved. scores, popularities: of the first TOP[0]. overlaps: of the first TOP[0], of users in both, on the
+    newer side alone.
     """
 
     before: Side
@@ -60,6 +72,9 @@ class Difference:
     disjoint_fraction: float
     score_psi: float
     popularity_psi: float
+    scores: Histogram
+    popularities: Histogram
+    overlaps: Histogram
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +134,9 @@ def compare(before: Version, after: Version, *, users: int) -> Difference:
         disjoint_fraction=float(np.mean(np.array(overlaps[TOP[0]]) == 0.0)) if in_both else 0.0,
         score_psi=population_stability_index(seen_before.scores, seen_after.scores),
         popularity_psi=population_stability_index(seen_before.popularities, seen_after.popularities),
+        scores=_histogram(seen_before.scores, seen_after.scores),
+        popularities=_histogram(seen_before.popularities, seen_after.popularities),
+        overlaps=_histogram(np.empty(0), np.array(overlaps[TOP[0]]), within=(0.0, 1.0)),
     )
 
 
@@ -171,6 +189,18 @@ def _lists(version: Version, manifest: Manifest, numbers: Int32s, *, below: int)
             if zlib.crc32(user_id.encode()) < below:
                 items, scores = np.frombuffer(packed_items, "<i4"), np.frombuffer(packed_scores, "<f2")
                 yield user_id, _List(numbers[items[: max(TOP)]], scores[: TOP[0]].astype(np.float32), len(items))
+
+
+def _histogram(
+    before: NDArray[np.float64], after: NDArray[np.float64], *, within: tuple[float, float] | None = None
+) -> Histogram:
+    both = np.concatenate([before, after])
+    low, high = within or ((float(both.min()), float(both.max())) if len(both) else (0.0, 0.0))
+    counts = [np.histogram(values, bins=_BINS, range=(low, high))[0] for values in (before, after)]
+    shares = (
+        tuple((count / count.sum()).round(6).tolist()) if count.sum() else tuple[float, ...]() for count in counts
+    )
+    return Histogram(low, high, *shares)
 
 
 def _overlap(one: Int32s, other: Int32s) -> float:

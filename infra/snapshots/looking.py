@@ -15,7 +15,8 @@ from infra.config.settings import settings
 from infra.contracts.errors import SnapshotNotLoaded
 from infra.contracts.ids import version_name
 from infra.contracts.snapshots import Alias, Target
-from infra.snapshots.diff import TOP, Difference, compare
+from infra.snapshots.diff import compare
+from infra.snapshots.drawn import show_difference
 from infra.snapshots.promotion import Promotion
 from infra.snapshots.shell import (
     Application,
@@ -150,7 +151,7 @@ def diff(
     with promotion_of(application) as promotion:
         found = compare(promotion.store.get(before), promotion.store.get(after), users=users)
     if not json:
-        console.notes.print(_difference_table(found))
+        show_difference(found)
     result_for_machines({"application": application, **asdict(found)}, wanted=json)
 
 
@@ -262,34 +263,6 @@ def _way_back(went_live: tuple[Target, ...]) -> str:
     *before, live = (target.version for target in went_live)
     before.reverse()
     return f"{live} is live; a rollback goes to {', then '.join(before) or 'nothing: there is none before it'}"
-
-
-def _difference_table(found: Difference) -> Table:
-    before, after = found.before, found.after
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("", before.version, after.version, "difference"):
-        table.add_column(column, justify="left" if not column else "right")
-    rows = [
-        ("users", f"{before.users:,}", f"{after.users:,}", f"{after.users - before.users:+,}"),
-        ("users compared", f"{before.compared:,}", f"{after.compared:,}", f"{found.users_in_both:,} in both"),
-        ("users who lost, got a list", f"{found.users_left:,}", f"{found.users_new:,}", ""),
-        ("items", f"{before.items:,}", f"{after.items:,}", f"{after.items - before.items:+,}"),
-        _shift("items shown to anybody", before.items_shown_fraction, after.items_shown_fraction, form=".1%"),
-        _shift("length of lists", before.list_length_mean, after.list_length_mean, form=",.1f"),
-        _shift(f"score, first {TOP[0]}", before.top_score_mean, after.top_score_mean, form=".3f"),
-        ("", "", "", f"PSI {found.score_psi:.3f}"),
-        _shift(f"popularity, first {TOP[0]}", before.popularity_mean, after.popularity_mean, form=".3f"),
-        ("", "", "", f"PSI {found.popularity_psi:.3f}"),
-        *((f"overlap@{k}", "", "", f"{share:.1%}") for k, share in found.overlap_mean.items()),
-        (f"users with nothing in common @{TOP[0]}", "", "", f"{found.disjoint_fraction:.1%}"),
-    ]
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _shift(name: str, before: float, after: float, *, form: str) -> tuple[str, str, str, str]:
-    return name, format(before, form), format(after, form), format(after - before, f"+{form}")
 
 
 def _lines(value: object) -> list[str]:
