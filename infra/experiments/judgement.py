@@ -13,7 +13,7 @@ from infra.config.settings import Settings
 from infra.contracts.canaries import Canary
 from infra.experiments.confidence import AT_LEAST, Bools, Float64s, Path, difference
 from infra.experiments.mismatch import VOID_AT, mismatch_e_values
-from infra.experiments.visits import VisitRule, Visits
+from infra.experiments.visits import Latency, VisitRule, Visits
 
 SLOWER_BY = 0.01
 """A canary may have this much more of its lists slow, or degraded, and still go live; a share of lists."""
@@ -162,6 +162,8 @@ class Judgement:
     unserved: float
     misassigned: int
     mismatch: float
+    latency_live: Latency
+    latency_canary: Latency
 
     @property
     def summary(self) -> str:
@@ -191,6 +193,8 @@ def judge(visits: Visits, canary: Canary, rules: Rules, started_at: datetime, no
         unserved=_mean(visits.unserved[visits.treated]),
         misassigned=visits.misassigned,
         mismatch=mismatch,
+        latency_live=visits.latency_live,
+        latency_canary=visits.latency_canary,
     )
 
 

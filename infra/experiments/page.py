@@ -77,6 +77,8 @@ def canary_facts(found: Judgement) -> dict[str, str]:
         "users of the canary": f"{found.canary_users:,}",
         "users beside it": f"{found.live_users:,}",
         "users whose visit was not over": f"{found.pending:,}",
+        "median latency, live and canary": f"{_ms(found.latency_live.p50_ms)}, {_ms(found.latency_canary.p50_ms)}",
+        "p99 latency, live and canary": f"{_ms(found.latency_live.p99_ms)}, {_ms(found.latency_canary.p99_ms)}",
         "canary's lists answered by the live snapshot": _percent(found.unserved),
         "lists logged for the wrong side": f"{found.misassigned:,}",
         "split of the users": f"{split} (e-value {found.mismatch:.3g}, void at {VOID_AT:,.0f})",

@@ -13,7 +13,7 @@ from infra.contracts.exposures import Arm, Exposure
 from infra.contracts.ids import ItemId, UserId
 from infra.eventlog.protocol import Logged
 from infra.experiments.judgement import Verdict, told_hours
-from infra.experiments.visits import CLOCK_SKEW, GRACE, VisitRule, logged_s
+from infra.experiments.visits import CLOCK_SKEW, GRACE, Latency, VisitRule, logged_s
 
 TOP = 10
 """The length of a page."""
@@ -30,14 +30,6 @@ class Clicked:
     in_shadow: float
     live_rank: float
     shadow_rank: float
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """From the request's arrival to its list; NaN without lists."""
-
-    p50_ms: float
-    p99_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +101,8 @@ def report_shadow(
         empty_live=_mean([not live.items for live, _ in pairs]),
         degraded=_mean([mine.degraded for _, mine in pairs]),
         degraded_live=_mean([live.degraded for live, _ in pairs]),
-        latency=_latency([mine.total_ms for _, mine in pairs]),
-        latency_live=_latency([live.total_ms for live, _ in pairs]),
+        latency=Latency.of([mine.total_ms for _, mine in pairs]),
+        latency_live=Latency.of([live.total_ms for live, _ in pairs]),
         clicked=_clicked(pairs, events, rule),
     )
 
@@ -149,13 +141,6 @@ def _overlap(one: tuple[ItemId, ...], other: tuple[ItemId, ...]) -> float:
     """Share of the longer one; two empty lists are alike."""
     longest = max(len(one), len(other))
     return len(set(one) & set(other)) / longest if longest else 1.0
-
-
-def _latency(times_ms: list[float]) -> Latency:
-    if not times_ms:
-        return Latency(float("nan"), float("nan"))
-    p50, p99 = np.percentile(times_ms, (50, 99))
-    return Latency(float(p50), float(p99))
 
 
 def _mean(values: list[bool] | list[float] | list[int]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -45,6 +45,22 @@ class VisitRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Latency:
+    """From the request's arrival to its list; NaN without lists."""
+
+    p50_ms: float
+    p99_ms: float
+
+    @classmethod
+    def of(cls, times_ms: Sequence[float]) -> Latency:
+        """Of those lists."""
+        if not times_ms:
+            return cls(math.nan, math.nan)
+        p50, p99 = np.percentile(times_ms, (50, 99))
+        return cls(float(p50), float(p99))
+
+
+@dataclass(frozen=True, slots=True)
 class Visits:
     """One row a user whose visit is over, in the order of the first lists; the first seven are arrays [n].
 
@@ -53,7 +69,7 @@ class Visits:
     lists. unserved: share of a treated user's lists that the live snapshot had to answer.
     pending: users whose visit is not over. misassigned: lists that say another arm than the canary's bucket of their user: a
     bug where there are any. unserved_lately: as unserved, of all lists of treated users in the newest ten minutes, whether
-    their visits are over or not; 0 where there is none.
+    their visits are over or not; 0 where there is none. latency_live, latency_canary: of all lists of either side.
     """
 
     treated: Bools
@@ -66,6 +82,8 @@ class Visits:
     pending: int
     misassigned: int
     unserved_lately: float = 0.0
+    latency_live: Latency = Latency(math.nan, math.nan)
+    latency_canary: Latency = Latency(math.nan, math.nan)
 
     def __len__(self) -> int:
         return len(self.treated)
@@ -113,7 +131,12 @@ def canary_visits(
         misassigned=misassigned,
     )
     lately = [shown.version != canary.version for shown in lists if takes[shown.user_id] and shown.at >= now - _LATELY]
-    return replace(visits, unserved_lately=sum(lately) / len(lately) if lately else 0.0)
+    return replace(
+        visits,
+        unserved_lately=sum(lately) / len(lately) if lately else 0.0,
+        latency_live=Latency.of([shown.total_ms for shown in lists if not takes[shown.user_id]]),
+        latency_canary=Latency.of([shown.total_ms for shown in lists if takes[shown.user_id]]),
+    )
 
 
 def live_visits(lists: Iterable[Exposure], events: Iterable[Logged], *, rule: VisitRule, now: datetime) -> Visits:

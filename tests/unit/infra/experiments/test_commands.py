@@ -331,3 +331,13 @@ def test_what_is_live_already_is_not_tried_and_a_dag_may_ask_for_it(town: Town) 
     assert "v1 is LIVE and cannot become CANARY" in town(*words).error
     said = town(*words, "--unless-live")
     assert said.result == {"application": "ranking", "live": "v1", "canary": None}
+
+
+def test_latency_of_either_side_is_told(town: Town) -> None:
+    town.try_out()
+    town.visits(300, clicks=EQUAL)
+    said = town("canary", "status", "--json").result
+    live, beside = said["latency_live"], said["latency_canary"]
+    assert isinstance(live, dict) and isinstance(beside, dict)
+    assert 0 < float(live["p50_ms"]) <= float(live["p99_ms"]) and float(beside["p50_ms"]) > 0
+    assert "p99 latency, live and canary" in town("canary", "status").stderr

@@ -122,6 +122,16 @@ def test_what_was_served_lately_tells_of_visits_that_are_not_over_too() -> None:
     assert (found.unserved.tolist(), found.pending, found.unserved_lately) == ([1.0], 2, 0.5)
 
 
+def test_latency_is_of_all_lists_of_either_side() -> None:
+    lists = [shown(ANN, at, total_ms=ms) for at, ms in enumerate((10.0, 20.0, 60.0))]
+    lists += [shown(CAT, VISIT_S * 3, arm=Arm.CANARY, total_ms=5.0)]
+    found = visits(lists)
+    assert found.latency_live.p50_ms == 20.0
+    assert found.latency_live.p99_ms == pytest.approx(float(np.percentile([10, 20, 60], 99)))
+    assert (found.latency_canary.p50_ms, found.latency_canary.p99_ms) == (5.0, 5.0)
+    assert np.isnan(visits([]).latency_live.p50_ms)
+
+
 def test_a_list_that_says_the_other_arm_is_counted_and_its_users_side_is_the_buckets() -> None:
     found = visits([shown(ANN, 0, arm=Arm.CANARY), shown(DAN, 0, arm=Arm.CANARY), shown(CAT, 1, arm=Arm.LIVE)])
     assert (found.misassigned, sorted(found.treated.tolist())) == (2, [False, True, True])
