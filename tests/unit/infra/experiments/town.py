@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import typer
 
-from infra.config import console
 from infra.config.settings import settings
 from infra.contracts.canaries import Canary, CanaryMode
 from infra.contracts.exposures import Arm, Exposure
 from infra.contracts.ids import ItemId, UserId, VersionName
 from infra.contracts.snapshots import Alias, State
 from infra.eventlog.exposures import RedisExposureLog
-from infra.experiments import commands
 from infra.snapshots import keys
 from infra.snapshots.connection import batch_client, serving_client
 from infra.snapshots.promotion import Promotion
@@ -27,28 +23,23 @@ from infra.snapshots.storage import Storage
 from infra.snapshots.versions import SnapshotStore
 from tests.fixtures.marked_snapshot import write_marked_snapshot
 from tests.fixtures.tiny_snapshot import RANKING
-from tests.unit.infra.snapshots.shell_operator import Said
+from tests.unit.infra.snapshots.shell_operator import Operator
 
 VISIT_S = 20.0
 """A visit; with the ten seconds of grace it is over for whoever came `AGO_S` ago, and within what is read of the logs."""
 
 AGO_S = 32.0
 
-root = typer.Typer()
-root.add_typer(commands.app, name="canary")
-root.command()(commands.guard)
 
-
-class Town:
+class Town(Operator):
     """v1 is live, v2 and v3 may go live and are loaded."""
 
     def __init__(
         self, store: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        self._store, self._url, self._monkeypatch, self._capsys = store, url, monkeypatch, capsys
+        super().__init__(store, url, monkeypatch, capsys)
+        self._url = url
         self.set(
-            HEADGATE_STORE=str(store),
-            HEADGATE_REDIS_URL=url,
             HEADGATE_VISIT_MINUTES=str(VISIT_S / 60),
             HEADGATE_CANARY_USERS="100",
             HEADGATE_CANARY_TOLERANCE="0.5",
@@ -70,21 +61,6 @@ class Town:
         self.client.close()
         self._monkeypatch.undo()
         settings.cache_clear()
-
-    def set(self, **variables: str) -> None:
-        for name, value in variables.items():
-            self._monkeypatch.setenv(name, value)
-        settings.cache_clear()
-
-    def __call__(self, *words: str) -> Said:
-        self._monkeypatch.setattr(sys, "argv", ["infra.snapshots", *words])
-        self._capsys.readouterr()
-        code = 0
-        try:
-            console.run(root)
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Said(code, *self._capsys.readouterr())
 
     @property
     def alias(self) -> Alias:
@@ -162,7 +138,7 @@ class Town:
 
     def flipped_long_ago(self, hours: float) -> None:
         """As if the newest flip had been made so long ago: its record's time is moved back."""
-        journal = Storage(str(self._store / RANKING / "journal"))
+        journal = Storage(str(self.store / RANKING / "journal"))
         path = f"{self.alias.generation:012d}.json"
         row = json.loads(journal.read(path))
         row["at"] = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
