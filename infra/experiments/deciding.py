@@ -55,9 +55,8 @@ class Decider:
         hours: how long it may run, in place of the setting.
         """
         rules = Rules.of(self._chosen, self._spec, hours=hours)
-        started_at = running.canary.started_at
         url = self._chosen.redis_url.get_secret_value()
-        spans = read_spans(url, self._spec, since=started_at, earlier=rules.visit.length)
+        spans = read_spans(url, self._spec, since=running.canary.started_at, earlier=rules.visit.length)
         if running.canary.mode is CanaryMode.SHADOW:
             return self._ruling(running, _shadow(running, spans, rules, now))
         return self._ruling(running, _canary(running, spans, rules, now))
@@ -107,7 +106,6 @@ class Decider:
             live=running.live.version,
             canary=running.canary,
             generation=running.live.generation,
-            started_at=running.canary.started_at,
             actor=self._actor,
             found=found,
         )
@@ -120,7 +118,6 @@ def _shadow(running: Running, spans: Spans, rules: Rules, now: datetime) -> Shad
         canary=running.canary,
         generation=running.live.generation,
         rule=rules.visit,
-        started_at=running.canary.started_at,
         lasts=rules.lasts,
         now=now,
     )
@@ -135,7 +132,7 @@ def _canary(running: Running, spans: Spans, rules: Rules, now: datetime) -> Judg
         rule=rules.visit,
         now=now,
     )
-    found = judge(visits, running.canary, rules, running.canary.started_at, now)
+    found = judge(visits, running.canary, rules, now)
     if not spans.trimmed:
         return found
     told = f"It can no longer be judged. {spans.trimmed} {spans.mend}"

@@ -100,7 +100,7 @@ def record_of(ruling: Ruling, *, pictures: bool = True) -> dict[str, object]:
         "mode": canary.mode,
         "fraction": canary.fraction,
         "generation": ruling.generation,
-        "started_at": ruling.started_at.isoformat(),
+        "started_at": canary.started_at.isoformat(),
         "actor": ruling.actor,
         "verdict": found.verdict,
         "summary": found.summary,

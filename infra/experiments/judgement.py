@@ -176,12 +176,12 @@ class Judgement:
         return f"{clicks.title} {mean:+.1f} % [{low:+.1f}, {high:+.1f}] {told}"
 
 
-def judge(visits: Visits, canary: Canary, rules: Rules, started_at: datetime, now: datetime) -> Judgement:
+def judge(visits: Visits, canary: Canary, rules: Rules, now: datetime) -> Judgement:
     """One look. It may be repeated at any number of users without making an error likelier."""
     compared = tuple(_compare(visits, metric, canary, rules) for metric in METRICS)
     e_values = mismatch_e_values(visits.treated, share=canary.fraction)
     mismatch = float(np.max(e_values, initial=1.0))
-    verdict, because = _decide(visits, compared, canary, rules, started_at, now, mismatch=mismatch)
+    verdict, because = _decide(visits, compared, canary, rules, now, mismatch=mismatch)
     return Judgement(
         verdict=verdict,
         because=because,
@@ -203,14 +203,13 @@ def _decide(
     compared: tuple[Compared, ...],
     canary: Canary,
     rules: Rules,
-    started_at: datetime,
     now: datetime,
     *,
     mismatch: float,
 ) -> tuple[Verdict, str]:
     n_canary = int(np.count_nonzero(visits.treated))
     n_live = len(visits) - n_canary
-    settled = visits.unserved[visits.treated & (visits.first_seen_s >= (started_at + SETTLE).timestamp())]
+    settled = visits.unserved[visits.treated & (visits.first_seen_s >= (canary.started_at + SETTLE).timestamp())]
     unserved = _mean(settled) if len(settled) else 0.0
     if len(settled) >= AT_LEAST and min(unserved, visits.unserved_lately) > 0.5:
         return Verdict.ROLLED_BACK, (
@@ -243,7 +242,7 @@ def _decide(
         why = f"{unserved:.0%} of the canary's lists were answered by the live snapshot; wanted {UNSERVED_AT_MOST:.0%} at most."
     else:
         why = f"Neither surely worse nor surely good enough yet: {', '.join(metric.title for metric in doubtful)}."
-    if now - started_at >= rules.lasts:
+    if now - canary.started_at >= rules.lasts:
         return Verdict.EXPIRED, f"Not decided within {told_hours(rules.lasts)}. {why}"
     return Verdict.WAITS, why
 

@@ -37,7 +37,7 @@ def render(ruling: Ruling) -> bytes:
         found=found,
         tone=_TONE.get(found.verdict, "warm"),
         verdict=found.verdict.replace("_", " "),
-        lasted=_lasted(found.judged_at - ruling.started_at),
+        lasted=_lasted(found.judged_at - ruling.canary.started_at),
         metrics=[metric_row(metric) for metric in found.metrics] if isinstance(found, Judgement) else [],
         pictures=[(metric.title, sequence(metric)) for metric in found.metrics] if isinstance(found, Judgement) else [],
         judged=judged,

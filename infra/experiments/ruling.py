@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from infra.contracts.canaries import Canary
 from infra.contracts.ids import ApplicationName, VersionName
@@ -19,6 +18,5 @@ class Ruling:
     live: VersionName
     canary: Canary
     generation: int
-    started_at: datetime
     actor: str
     found: Judgement | ShadowReport

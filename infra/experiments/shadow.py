@@ -73,7 +73,6 @@ def report_shadow(
     canary: Canary,
     generation: int,
     rule: VisitRule,
-    started_at: datetime,
     lasts: timedelta,
     now: datetime,
 ) -> ShadowReport:
@@ -86,7 +85,7 @@ def report_shadow(
             (unseen if one.arm is Arm.SHADOW else shown)[one.request_id] = one
     requests = [one for one in shown.values() if canary.takes(one.user_id)]
     pairs = [(one, unseen[one.request_id]) for one in requests if one.request_id in unseen]
-    expired = now - started_at >= lasts
+    expired = now - canary.started_at >= lasts
     return ShadowReport(
         verdict=Verdict.EXPIRED if expired else Verdict.WAITS,
         because=f"{'It ran its' if expired else 'It runs for'} {told_hours(lasts)}; a shadow does not go live by itself.",

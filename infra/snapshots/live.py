@@ -18,8 +18,8 @@ from infra.contracts.ids import ApplicationName, VersionName, alias_value
 from infra.contracts.snapshots import Alias, State
 from infra.snapshots import keys
 from infra.snapshots.alias import parse_alias_reply
-from infra.snapshots.beside import CanaryBeside
 from infra.snapshots.leases import LEASE_S, PIN, reader_name
+from infra.snapshots.live_canary import LiveCanary
 from infra.snapshots.pinned import Assignment, Load, Pinned, T, read_pinned
 from infra.snapshots.versions import SnapshotStore
 
@@ -54,7 +54,7 @@ class LiveSnapshots(Generic[T]):
         self._pin = client.register_script(PIN)
         self._reader = reader_name()
         self._leased_until_s = 0.0
-        self._beside = CanaryBeside(self.read, retry_s=RETRY_S)
+        self._beside = LiveCanary(self.read, retry_s=RETRY_S)
         self.current: Pinned[T] | None = None
         self.snapshot_problem = "no version is live yet"
         self.redis_problem = ""

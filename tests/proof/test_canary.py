@@ -170,7 +170,7 @@ def disagreements(visits: Visits, verdict: Verdict, n: int, rules: Rules) -> lis
     said = []
     for users, wanted in ((n, verdict), (n - 1, Verdict.WAITS)):
         first = _visits(visits.treated[:users], tuple(column(visits, metric)[:users] for metric in METRICS))
-        got = judge(first, CANARY, rules, START, START + timedelta(minutes=1)).verdict
+        got = judge(first, CANARY, rules, START + timedelta(minutes=1)).verdict
         if got is not wanted:
             said.append(f"after {users} users: {got}, wanted {wanted}")
     return said

@@ -26,7 +26,7 @@ from infra.snapshots import keys
 from infra.snapshots.connection import batch_client
 from infra.snapshots.versions import SnapshotStore, Version
 from tests.fixtures.marked_snapshot import write_marked_snapshot
-from tests.unit.infra.experiments.scenes import GENERATION, LIVE, RULE, RULES, START, after, canary, drawn_visits, shown
+from tests.unit.infra.experiments.scenes import GENERATION, LIVE, RULE, RULES, after, canary, drawn_visits, shown
 
 RANKING = ApplicationName("ranking")
 TRIED = canary(0.5)
@@ -49,8 +49,8 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 def worse(*, generation: int = GENERATION, actor: str = "canary", tried: Canary = TRIED) -> Ruling:
-    found = judge(drawn_visits(tried, 4000, clicks=(0.3, 0.15)), tried, RULES, START, after(5400))
-    return Ruling(RANKING, LIVE, tried, generation, START, actor, found)
+    found = judge(drawn_visits(tried, 4000, clicks=(0.3, 0.15)), tried, RULES, after(5400))
+    return Ruling(RANKING, LIVE, tried, generation, actor, found)
 
 
 def unseen() -> Ruling:
@@ -62,11 +62,10 @@ def unseen() -> Ruling:
         canary=tried,
         generation=GENERATION,
         rule=RULE,
-        started_at=START,
         lasts=timedelta(hours=1),
         now=after(3600),
     )
-    return Ruling(RANKING, LIVE, tried, GENERATION, START, "canary", found)
+    return Ruling(RANKING, LIVE, tried, GENERATION, "canary", found)
 
 
 def test_a_ruling_is_filed_as_a_record_and_a_page_named_by_its_generation(version: Version) -> None:
@@ -116,7 +115,7 @@ def test_the_record_has_every_figure_and_the_points_of_the_pictures(version: Ver
 
 
 def test_what_is_not_known_is_null_in_the_record(version: Version) -> None:
-    nobody = judge(drawn_visits(TRIED, 0), TRIED, RULES, START, after(RULES.lasts.total_seconds()))
+    nobody = judge(drawn_visits(TRIED, 0), TRIED, RULES, after(RULES.lasts.total_seconds()))
     file_ruling(version, replace(worse(), found=nobody))
     clicks = json.loads(version.storage.read("canary/000000000007.json"))["metrics"][0]
     assert (clicks["low"], clicks["high"], clicks["live_mean"]) == (None, None, None)
@@ -184,7 +183,7 @@ def test_the_page_shows_the_verdict_the_figures_and_a_picture_a_metric() -> None
 def test_a_pictures_points_are_inside_the_drawing() -> None:
     """Also where the first intervals are far wider than the scale, and where users are exactly enough for one point."""
     for users in (110, 4000):
-        found = judge(drawn_visits(TRIED, users), TRIED, RULES, START, after(5400))
+        found = judge(drawn_visits(TRIED, users), TRIED, RULES, after(5400))
         html = render(replace(worse(), found=found)).decode()
         points = [
             tuple(map(float, point.split(",")))

@@ -14,7 +14,7 @@ from infra.config.settings import Settings
 from infra.experiments.confidence import difference
 from infra.experiments.judgement import SETTLE, Judgement, Rules, Verdict, judge
 from infra.experiments.visits import Visits
-from tests.unit.infra.experiments.scenes import RULES, START, after, canary, drawn_visits
+from tests.unit.infra.experiments.scenes import RULES, after, canary, drawn_visits
 
 TRIED = canary(0.5)
 ROUGH = replace(RULES, tolerance=0.2, conversion_tolerance=0.2)
@@ -23,7 +23,7 @@ TOO_LATE_S = RULES.lasts.total_seconds()
 
 
 def at(visits: Visits, seconds: float = SOON_S, rules: Rules = ROUGH) -> Judgement:
-    return judge(visits, TRIED, rules, START, after(seconds))
+    return judge(visits, TRIED, rules, after(seconds))
 
 
 def test_a_canary_that_is_surely_no_worse_is_promoted() -> None:
@@ -122,7 +122,7 @@ def test_each_metric_errs_on_its_bad_side_with_a_quarter_of_alpha_and_is_tuned_f
     None
 ):
     tried, visits = canary(0.1), drawn_visits(canary(0.1), 3000)
-    metric = judge(visits, tried, RULES, START, after(SOON_S)).metrics[0]
+    metric = judge(visits, tried, RULES, after(SOON_S)).metrics[0]
     path = difference(visits.click_through, visits.treated, share=0.1, alpha=2 * 0.05 / 4, tuned_for=10_000)
     assert (metric.difference, metric.low, metric.high) == (path.mean[-1], path.low[-1], path.high[-1])
     assert metric.live_mean == pytest.approx(visits.click_through[~visits.treated].mean())
@@ -131,7 +131,7 @@ def test_each_metric_errs_on_its_bad_side_with_a_quarter_of_alpha_and_is_tuned_f
 
 def test_margins_are_a_share_of_the_live_mean_and_a_point_for_slow_and_degraded() -> None:
     rules = replace(RULES, tolerance=0.2, conversion_tolerance=0.3)
-    found = judge(drawn_visits(TRIED, 4000), TRIED, rules, START, after(SOON_S))
+    found = judge(drawn_visits(TRIED, 4000), TRIED, rules, after(SOON_S))
     clicks, buys, slow, degraded = found.metrics
     assert clicks.margin == pytest.approx(-0.2 * clicks.live_mean)
     assert buys.margin == pytest.approx(-0.3 * buys.live_mean)

@@ -147,7 +147,7 @@ def test_the_simulated_rule_is_the_one_that_judges() -> None:
         columns = [happened(rng, chance, treated) for chance in (np.where(treated, clicks, 0.3), 0.2, 0.01, 0.002)]
         down, up = (rule(columns, treated, 0.5, chosen) for rule in (rolled_back, promoted))
         for n in (90, 600, 3000, 9000, 20_000):
-            verdict = judge(_visits(columns, treated, n), tried, chosen, START, after(3600)).verdict
+            verdict = judge(_visits(columns, treated, n), tried, chosen, after(3600)).verdict
             expected = Verdict.ROLLED_BACK if down[n - 1] else Verdict.PROMOTED if up[n - 1] else Verdict.WAITS
             assert verdict is expected
             seen.add(verdict)

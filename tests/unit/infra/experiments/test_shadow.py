@@ -16,7 +16,6 @@ from infra.experiments.shadow import ShadowReport, report_shadow
 from tests.unit.infra.experiments.scenes import (
     GENERATION,
     RULE,
-    START,
     VISIT,
     after,
     arm_of,
@@ -57,7 +56,6 @@ def report(
         canary=tried,
         generation=GENERATION,
         rule=RULE,
-        started_at=START,
         lasts=timedelta(hours=3),
         now=after(now_s),
     )

@@ -1,4 +1,4 @@
-"""beside: the service's side of a canary: what the alias names beside the live snapshot, loaded without holding that one up."""
+"""live_canary: the service's side of a canary: what the alias names beside the live snapshot, loaded while that one is served."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from infra.snapshots.pinned import Assignment, Pinned, T
 _log = logging.getLogger("headgate.canary")
 
 
-class CanaryBeside(Generic[T]):
+class LiveCanary(Generic[T]):
     """Keeps `pinned` at the canary of the alias that is served. A canary that cannot be loaded takes nothing from the live one."""
 
     def __init__(self, read: Callable[[Alias], Pinned[T]], *, retry_s: float) -> None:
