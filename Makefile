@@ -49,6 +49,12 @@ visit: $(STAMP) ## simulated users come, click and buy; needs the sample world [
 login: $(STAMP) ## show Airflow's address, user and password
 	@$(RUN) -m infra.local login
 
+kafka-up: $(STAMP) ## start a Kafka on this machine, for HEADGATE_EVENT_LOG=kafka; fetched from Maven Central once
+	@$(RUN) -m infra.local kafka-up
+
+kafka-down: $(STAMP) ## stop it; its data stays
+	@$(RUN) -m infra.local kafka-down
+
 clean: $(STAMP) ## delete data, snapshots and logs; refused while something runs
 	@$(RUN) -m infra.local clean
 
@@ -88,7 +94,7 @@ check: $(STAMP) ## style, strict types, import direction, generated documents
 
 ##@ Measurements
 
-bench: bench-batch bench-serve bench-snapshots bench-demo ## measure everything, then write docs/benchmarks.md
+bench: bench-batch bench-serve bench-snapshots bench-nearline bench-demo ## measure everything, then write docs/benchmarks.md
 	@$(RUN) -m tests.bench.render
 
 bench-batch: $(STAMP) ## Spark and FAISS against FAISS alone; Redis memory; .bench/batch.json
@@ -99,6 +105,9 @@ bench-serve: $(STAMP) ## the service under open-loop load; .bench/serve.json
 
 bench-snapshots: $(STAMP) ## flips, rollbacks, loads and torn reads under load; .bench/snapshots.json [ARGS="--no-airflow"]
 	@$(RUN) -m tests.bench.bench_snapshots $(ARGS)
+
+bench-nearline: $(STAMP) ## events counted a second, freshness, kills, replays; .bench/nearline.json [ARGS="--parts throughput"]
+	@$(RUN) -m tests.bench.bench_nearline $(ARGS)
 
 bench-demo: $(STAMP) ## make demo in a fresh clone on warm caches; .bench/demo.json
 	@$(RUN) -m tests.bench.bench_demo
@@ -119,5 +128,5 @@ lock: $(STAMP) ## resolve pyproject.toml into requirements.lock: names, versions
 $(STAMP): requirements.lock pyproject.toml infra/local/bootstrap.py
 	@$(PYTHON) infra/local/bootstrap.py
 
-.PHONY: help demo install up down status visit login clean snapshot validate rollback history gc test prove check \
-  bench bench-batch bench-serve bench-snapshots bench-demo bench-quality docs lock
+.PHONY: help demo install up down status visit login kafka-up kafka-down clean snapshot validate rollback history gc test prove check \
+  bench bench-batch bench-serve bench-snapshots bench-nearline bench-demo bench-quality docs lock

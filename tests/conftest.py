@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.bench.report import BENCH_FOLDER, Machine, commit
+from tests.fixtures.kafka import kafka, own_kafka
 from tests.fixtures.proof import FULL
 from tests.fixtures.redis_server import own_redis, redis_url
 
-__all__ = ["own_redis", "redis_url"]
+__all__ = ["kafka", "own_kafka", "own_redis", "redis_url"]
 
 _outcomes: dict[str, dict[str, object]] = {}
 

@@ -61,6 +61,11 @@ class Inspection:
                 name: None if math.isnan(value) else round(value, 4)
                 for name, value in zip(USER_FEATURES, features, strict=False)
             },
+            "nearline": {
+                name: value if isinstance(value, int) else [str(one) for one in value]
+                for name, value in query.nearline.items()
+            },
+            "counted": query.seen is not None and query.seen.is_whole,
             "history": [
                 {
                     "item_id": items.item_ids[item],

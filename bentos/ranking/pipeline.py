@@ -6,8 +6,10 @@ from concurrent.futures import Executor
 
 import redis.asyncio
 
+from bentos.ranking.boards import NewItemSource, TrendingSource
 from bentos.ranking.query import RankingQuery
-from bentos.ranking.reader import UserReader
+from bentos.ranking.reader import Reader, UserReader
+from bentos.ranking.sources import FreshSource
 from bentos.ranking.stages import (
     BackfillSource,
     ConsumedFilter,
@@ -21,16 +23,26 @@ from bentos.ranking.stages import (
 )
 from infra.cascade.kinds import SideEffect
 from infra.cascade.runner import FAIL, SKIP, USE_PREVIOUS, Cascade, Step
+from infra.catalog.applications.ranking import RANKING
 
 
 def ranking_steps(
     client: redis.asyncio.Redis, *, scoring_pool: Executor | None, watchers: tuple[SideEffect[RankingQuery], ...] = ()
 ) -> list[Step[RankingQuery]]:
+    """The steps as the service runs them."""
+    return steps_with(UserReader(client, RANKING.name), scoring_pool=scoring_pool, watchers=watchers)
+
+
+def steps_with(
+    reader: Reader, *, scoring_pool: Executor | None, watchers: tuple[SideEffect[RankingQuery], ...] = ()
+) -> list[Step[RankingQuery]]:
     """Redis away: the popular list. Ranker away: retrieval order. Stages from memory run whatever the clock says."""
-    reader = UserReader(client)
     return [
         Step(RetrievalSource(reader), on_failure=USE_PREVIOUS, budget_ms=80),
+        Step(FreshSource(reader, scoring_pool), on_failure=USE_PREVIOUS, budget_ms=30),
+        Step(TrendingSource(), on_failure=SKIP, budget_ms=None),
         Step(PopularSource(), on_failure=FAIL, budget_ms=None),
+        Step(NewItemSource(), on_failure=SKIP, budget_ms=None),
         Step(ConsumedFilter(), on_failure=FAIL, budget_ms=None),
         Step(ExcludedFilter(), on_failure=FAIL, budget_ms=None),
         Step(FeatureHydrator(), on_failure=USE_PREVIOUS, budget_ms=40),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
@@ -9,20 +10,31 @@ from typing import Self
 import numpy as np
 
 from bentos.ranking.content import RankingSnapshot
+from bentos.ranking.new_items import NO_FEED_BOARD, FeedBoard
 from bentos.ranking.schema import RecommendRequest
+from infra.catalog.features.nearline import plan_of
 from infra.contracts.candidates import MAX_HISTORY, Int32s, UserRecord
+from infra.contracts.features import FeaturePlan, FeatureValue
+from infra.nearline.boards import Board
+from infra.nearline.pending import Seen
 
 _NONE = np.empty(0, np.int32)
+
+PLAN: FeaturePlan = plan_of("ranking")
+_CONSUMING = next(spec.events for spec in PLAN.of("user") if spec.name == "recent_items")
 
 
 @dataclass(slots=True)
 class RankingQuery:
     """What the stages read, and what the first of them learns.
 
-    session, excluded: item indices that the request names, newest first. record: None for a user whom batch did not know, and
-    while nothing was read. overlay: item indices consumed since the batch, newest first. consumed: int32, every item known to
-    be consumed, newest first, each once: session, then overlay, then the batch's history. older: int32, what was consumed
-    before the oldest item of a full history; None until it was read.
+    now_us: the moment that nearline features are worth something at, microseconds since 1970. session, excluded: item indices that
+    the request names, newest first. record: None for a user whom batch did not know, and while nothing was read. seen: what
+    the stream knew of the user when it was read; nearline: the features of it. overlay: item indices consumed since the batch,
+    newest first. consumed: int32, every item known to be consumed, newest first, each once: session, then overlay, then the
+    batch's history. older: int32, what was consumed before the oldest item of a full history; None until it was read.
+    board: what many take and what is new, as it was when the request began; items that neither it nor the snapshot has do not
+    exist.
     """
 
     snapshot: RankingSnapshot
@@ -30,30 +42,49 @@ class RankingQuery:
     n: int
     session: list[int]
     excluded: Int32s
+    now_us: int = field(default_factory=lambda: time.time_ns() // 1000)
     record: UserRecord | None = None
+    seen: Seen | None = None
+    nearline: dict[str, FeatureValue] = field(default_factory=dict)
     overlay: list[int] = field(default_factory=list)
     consumed: Int32s = field(init=False)
     older: Int32s | None = None
+    board: FeedBoard = NO_FEED_BOARD
 
     @classmethod
-    def of(cls, request: RecommendRequest, snapshot: RankingSnapshot) -> Self:
-        """What that request asks of that snapshot; items that it has not are left out."""
+    def of(cls, request: RecommendRequest, snapshot: RankingSnapshot, *, board: Board | None = None) -> Self:
+        """What that request asks of that snapshot; items that it has not are left out. board: None for the newest one."""
+        shelf = snapshot.content.shelf
+        placed = shelf.current() if board is None else shelf.place(board)
         return cls(
             snapshot=snapshot,
             user_id=request.user_id,
             n=request.n,
-            session=known_items(snapshot, request.context.recent_items),
-            excluded=np.array(known_items(snapshot, request.exclude), np.int32),
+            session=known_items(snapshot, request.context.recent_items, placed),
+            excluded=np.array(known_items(snapshot, request.exclude, placed), np.int32),
+            board=placed,
         )
 
     def __post_init__(self) -> None:
-        self.learn(None, [])
+        self.learn(None, None)
 
-    def learn(self, record: UserRecord | None, overlay: list[int]) -> None:
+    def learn(self, record: UserRecord | None, seen: Seen | None) -> None:
         """Take in what Redis knows of the user."""
-        self.record, self.overlay = record, overlay
+        self.record, self.seen = record, seen
+        self.nearline, self.overlay = {}, []
+        if seen is not None:
+            self.nearline = PLAN.features("user", seen.state, self.now_us)
+            self.overlay = known_items(self.snapshot, self._just_consumed(seen), self.board)
         batch: list[int] = record.history.tolist() if record is not None else []
-        self.consumed = np.fromiter(dict.fromkeys([*self.session, *overlay, *batch]), np.int32)
+        self.consumed = np.fromiter(dict.fromkeys([*self.session, *self.overlay, *batch]), np.int32)
+
+    def _just_consumed(self, seen: Seen) -> list[str]:
+        """Item ids, newest first; also those of records that the state is still without."""
+        recent = [str(item) for item in self.nearline["recent_items"]]  # type: ignore[union-attr]
+        if seen.is_whole:
+            return recent
+        uncounted = [record for record in reversed(seen.pending_records) if record.event_type in _CONSUMING]
+        return list(dict.fromkeys([*(record.item_id for record in uncounted), *recent]))
 
     @property
     def has_candidates(self) -> bool:
@@ -83,6 +114,8 @@ class RankingQuery:
         return _NONE if self.snapshot.manifest.include_seen else self.consumed
 
 
-def known_items(snapshot: RankingSnapshot, item_ids: Iterable[str]) -> list[int]:
-    """The item indices of those ids that the snapshot has, in order; ids it has not are left out."""
-    return [at for at in map(snapshot.content.items.index_of.get, item_ids) if at is not None]
+def known_items(snapshot: RankingSnapshot, item_ids: Iterable[str], board: FeedBoard = NO_FEED_BOARD) -> list[int]:
+    """The item indices of those ids that the snapshot or the board has, in order; others are left out."""
+    index_of, rows = snapshot.content.items.index_of, board.rows
+    found = (index_of.get(item_id, rows.get(item_id)) for item_id in item_ids)
+    return [at for at in found if at is not None]

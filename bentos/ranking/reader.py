@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
-from bentos.ranking.query import RankingQuery, known_items
+from bentos.ranking.query import PLAN, RankingQuery
 from infra.catalog.features.ranking import USER_FEATURES
 from infra.contracts.candidates import Int32s, UserRecord, unpack
 from infra.contracts.errors import ContractViolation, DependencyUnavailable, SnapshotNotLoaded
 from infra.contracts.ids import ApplicationName
+from infra.nearline.pending import READ, PendingRecords, Seen
+from infra.nearline.scripts import taught
 from infra.snapshots import keys
-from infra.snapshots.overlay import ask_recent, recent_ids
 
 _IN_FLIGHT = 2
 """Round trips at a time. A request alone starts its own at once; what comes while both are under way goes together in the next."""
@@ -30,20 +31,30 @@ _MEND = "Load the version again: python -m infra.snapshots load"
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
-    """One user's read. reply: the packed record or None, the recent items, whether the version's copy is complete."""
+    """One user's read. reply: what was seen, the packed record or None among it, and whether the version's copy is complete."""
 
-    application: ApplicationName
     record_key: str
     marker_key: str
     user_id: str
-    reply: asyncio.Future[tuple[bytes | None, list[bytes], bool]] = field(compare=False)
+    reply: asyncio.Future[tuple[Seen, bool]] = field(compare=False)
+
+
+class Reader(Protocol):
+    """Lets a query learn what is known of its user: Redis's reader, or one that a replay gives what Redis held then."""
+
+    async def read(self, query: RankingQuery) -> None:
+        """See UserReader."""
+
+    async def older(self, query: RankingQuery) -> Int32s:
+        """See UserReader."""
 
 
 class UserReader:
     """Reads users. A caller that gives up while it waits takes nothing from the others, and no reply can go to another."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
+    def __init__(self, client: redis.asyncio.Redis, application: ApplicationName) -> None:
         self._client = client
+        self._pending = PendingRecords(client, application, PLAN, kinds=frozenset({"user"}))
         self._waiting: list[_Ask] = []
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -54,19 +65,18 @@ class UserReader:
         """
         version, application = query.snapshot.alias.version, query.snapshot.manifest.application
         ask = _Ask(
-            application,
-            record_key=keys.user_record_prefix(application, version) + query.user_id,
+            record_key=keys.user_record(application, version, query.user_id),
             marker_key=keys.load_marker(application, version),
             user_id=query.user_id,
             reply=asyncio.get_running_loop().create_future(),
         )
         self._waiting.append(ask)
         self._start()
-        payload, recent, loaded = await ask.reply
-        overlay = known_items(query.snapshot, recent_ids(recent))
-        query.learn(None, overlay)
+        seen, loaded = await ask.reply
+        (payload,) = seen.values
+        query.learn(None, seen)
         if payload is not None:
-            query.learn(_record(payload, n_items=_n_items(query)), overlay)
+            query.learn(checked_record(payload, n_items=query.snapshot.content.n_items), seen)
         elif not loaded:
             raise SnapshotNotLoaded(
                 f"{version} is not in Redis.",
@@ -77,12 +87,14 @@ class UserReader:
         """int32: what the user consumed before the record's history. Raises DependencyUnavailable, SnapshotNotLoaded."""
         version, application = query.snapshot.alias.version, query.snapshot.manifest.application
         try:
-            payload = await self._client.get(keys.consumed_prefix(application, version) + query.user_id)
+            payload = await self._client.get(keys.consumed(application, version, query.user_id))
         except (RedisError, OSError) as error:
             raise DependencyUnavailable(f"Redis did not answer: {type(error).__name__}: {error}") from error
         payload = cast("bytes", payload or b"")
         items = np.frombuffer(payload, "<i4", len(payload) // 4)
-        if len(payload) % 4 or (len(items) and not 0 <= int(items.min()) <= int(items.max()) < _n_items(query)):
+        if len(payload) % 4 or (
+            len(items) and not 0 <= int(items.min()) <= int(items.max()) < query.snapshot.content.n_items
+        ):
             raise SnapshotNotLoaded("What Redis holds of a user's consumed items is not this snapshot's.", mend=_MEND)
         return items
 
@@ -100,16 +112,14 @@ class UserReader:
         self._start()
 
     async def _round_trip(self, asks: list[_Ask]) -> None:
-        """Three replies an ask; an error of one command is its own ask's, a lost connection everybody's."""
-        pipe = self._client.pipeline(transaction=False)
-        for ask in asks:
-            pipe.get(ask.record_key)
-            ask_recent(pipe, ask.application, ask.user_id)
-            pipe.exists(ask.marker_key)
+        """Two replies an ask; an error of one command is its own ask's, a lost connection everybody's."""
         try:
-            found = await pipe.execute(raise_on_error=False)
+            found = await self._asked(asks)
+            if any(isinstance(reply, NoScriptError) for reply in found):
+                await taught(self._client, READ)
+                found = await self._asked(asks)
         except (RedisError, OSError) as error:
-            found = [error] * (3 * len(asks))
+            found = [error] * (2 * len(asks))
         except asyncio.CancelledError:
             for ask in asks:
                 ask.reply.cancel()
@@ -117,22 +127,32 @@ class UserReader:
         for at, ask in enumerate(asks):
             if ask.reply.done():
                 continue
-            replies = found[3 * at : 3 * at + 3]
+            replies = found[2 * at : 2 * at + 2]
             failed = next((reply for reply in replies if isinstance(reply, Exception)), None)
             if failed is not None:
                 ask.reply.set_exception(
                     DependencyUnavailable(f"Redis did not answer: {type(failed).__name__}: {failed}")
                 )
             else:
-                payload, recent, loaded = replies
-                ask.reply.set_result((cast("bytes | None", payload), cast("list[bytes]", recent), bool(loaded)))
+                self._answer(ask, cast("list[object]", replies[0]), is_loaded=bool(replies[1]))
+
+    async def _asked(self, asks: list[_Ask]) -> list[object]:
+        pipe = self._client.pipeline(transaction=False)
+        for ask in asks:
+            self._pending.ask(pipe, "user", ask.user_id, [ask.record_key])
+            pipe.exists(ask.marker_key)
+        return cast("list[object]", await pipe.execute(raise_on_error=False))
+
+    def _answer(self, ask: _Ask, reply: list[object], *, is_loaded: bool) -> None:
+        try:
+            ask.reply.set_result((self._pending.seen("user", ask.user_id, reply), is_loaded))
+        except Exception as error:  # noqa: BLE001 - whatever one user's state holds, the others' requests go on
+            ask.reply.set_exception(
+                DependencyUnavailable(f"The nearline state of a user cannot be read: {type(error).__name__}: {error}")
+            )
 
 
-def _n_items(query: RankingQuery) -> int:
-    return len(query.snapshot.content.items.item_ids)
-
-
-def _record(payload: bytes, *, n_items: int) -> UserRecord:
+def checked_record(payload: bytes, *, n_items: int) -> UserRecord:
     """The record, or SnapshotNotLoaded where the bytes are none or do not belong to the pinned snapshot."""
     try:
         record = unpack(payload)

@@ -8,15 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bentos.ranking.boards import NEW, TRENDING, why_new, why_trending
 from bentos.ranking.content import RankingContent, RankingSnapshot
+from bentos.ranking.decisions import decision_of
 from bentos.ranking.exposures import ExposureWriter, exposure_of
 from bentos.ranking.query import RankingQuery
+from bentos.ranking.queued import QueuedWriter
 from bentos.ranking.schema import RecommendRequest
 from bentos.ranking.shadow import Asked, ShadowScorer
+from bentos.ranking.sources import FRESH, why_fresh
 from bentos.ranking.stages import BACKFILL, POPULAR
 from infra.cascade.batch import Outcome
 from infra.cascade.runner import Cascade
 from infra.catalog.applications.spec import ApplicationSpec
+from infra.contracts.decisions import Decision
 from infra.contracts.errors import SnapshotNotFound
 from infra.contracts.exposures import Arm, Exposure
 from infra.contracts.ids import alias_value, check_id
@@ -37,6 +42,7 @@ class _Answer:
 
     reply: dict[str, object]
     exposure: Exposure
+    decision: Decision
     shadow: RankingSnapshot | None
 
 
@@ -50,13 +56,15 @@ class Recommender:
         spec: ApplicationSpec,
         *,
         exposures: ExposureWriter,
+        decisions: QueuedWriter[Decision],
         shadow: ShadowScorer,
     ) -> None:
-        """exposures: is given every list that is shown. shadow: every request of a user for whom one scores along."""
+        """exposures, decisions: are given every list that is shown. shadow: every request of a user for whom one scores along."""
         self._live = live
         self._cascade = cascade
         self._spec = spec
         self._exposures = exposures
+        self._decisions = decisions
         self._shadow = shadow
         self._complaints = Complaints(_log)
 
@@ -91,6 +99,7 @@ class Recommender:
             answer = await self._answer_surely(asked, arrived_s=arrived_s)
         if self._exposures.wants(request.user_id):
             self._exposures.note(answer.exposure)
+            self._decisions.note(answer.decision)
             if answer.shadow is not None:
                 self._shadow.score(asked, answer.shadow)
         return answer.reply
@@ -129,7 +138,8 @@ class Recommender:
         if outcome.skipped:
             reply["skipped"] = outcome.skipped
         exposure = exposure_of(query, outcome, request_id=asked.request_id, arm=assignment.arm, total_ms=total_ms)
-        return _Answer(reply, exposure, assignment.shadow)
+        decision = decision_of(query, outcome, asked.request, shown=exposure)
+        return _Answer(reply, exposure, decision, assignment.shadow)
 
     def _items(self, query: RankingQuery, outcome: Outcome, *, details: bool) -> list[dict[str, object]]:
         item_ids, names = query.snapshot.content.items.item_ids, self._cascade.source_names
@@ -166,11 +176,18 @@ class Reasons:
         retrieved = query.record.item_indices.tolist() if query.record is not None else []
         self._rank = {item: at for at, item in enumerate(retrieved, 1)}
         self._history = query.history.tolist()
+        self._query = query
 
     def of(self, index: int, *, source: str) -> str:
         """One line."""
         if source == POPULAR:
             return f"no. {self._popular_rank.get(index, 0)} of what many took lately"
+        if source == FRESH:
+            return why_fresh(self._query, index)
+        if source == TRENDING:
+            return why_trending(self._query.board, index)
+        if source == NEW:
+            return why_new(self._query.board, index)
         if source == BACKFILL:
             return "fills the list: popular in the whole catalogue"
         place = f"no. {self._rank.get(index, 0)} of {len(self._rank)} retrieved"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from infra.catalog.events.ranking import RANKING_EVENTS
+from infra.contracts.ids import MAX_ID_BYTES
 
 MAX_N = 1000
 MAX_EVENTS = 500
@@ -41,7 +44,7 @@ class RecommendedItem(BaseModel):
 
     item_id: str
     score: float
-    source: str = Field(description="retrieval, popular or backfill")
+    source: str = Field(description="retrieval, fresh, trending, popular, new or backfill")
     title: str | None = None
     genres: list[str] | None = None
     creator: str | None = None
@@ -60,44 +63,62 @@ class RecommendReply(BaseModel):
     skipped: dict[str, str] = Field({}, description="stages that failed, and why; absent where none did")
 
 
-class EventFields(BaseModel):
-    """One interaction. Give an event_id to be able to send it again without counting twice."""
+def _event_form() -> dict[str, Any]:
+    """One event as JSON Schema: all fields of all types; which type takes which is told field by field."""
+    takes: dict[str, list[str]] = {}
+    forms: dict[str, dict[str, object]] = {}
+    for name, event_type in RANKING_EVENTS.types.items():
+        for kind in (*event_type.entities, *event_type.optional):
+            takes.setdefault(f"{kind}_id", []).append(name)
+            forms[f"{kind}_id"] = {"type": "string", "maxLength": MAX_ID_BYTES}
+        for field_name, spec in event_type.fields.items():
+            takes.setdefault(field_name, []).append(name)
+            forms[field_name] = {"type": {"text": "string", "int": "integer", "float": "number"}[spec.dtype]}
+    properties: dict[str, object] = {
+        "event_type": {"type": "string", "enum": sorted(RANKING_EVENTS.types)},
+        "event_time": {"type": "string", "format": "date-time", "description": "with a zone; default: now"},
+        "event_id": {"type": "string", "description": "sent again with the same id, an event counts once"},
+    }
+    for name, form in forms.items():
+        properties[name] = {**form, "description": f"of {', '.join(takes[name])}"}
+    return {"type": "object", "required": ["event_type"], "properties": properties}
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    user_id: Annotated[str, Field(strict=True)]
-    item_id: Annotated[str, Field(strict=True)]
-    event_type: Annotated[str, Field(strict=True, description="view, click, purchase, rating or one of your own")]
-    event_time: AwareDatetime | None = Field(None, description="when it happened, with a zone; default: now")
-    event_id: Annotated[str, Field(strict=True)] | None = None
-    value: Annotated[float, Field(strict=True)] | None = Field(None, description="e.g. the rating")
-
-
-class EventsRequest(BaseModel):
-    """One event, or several under `events`; all are taken or none."""
+class EventsRequest(RootModel[dict[str, Any]]):
+    """One event, or several under `events`. Each is judged by itself: the good ones are taken, the others refused with a reason."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        allow_inf_nan=False,
-        json_schema_extra={"examples": [{"user_id": "1", "item_id": "2", "event_type": "click"}]},
+        json_schema_extra={
+            "anyOf": [
+                _event_form(),
+                {
+                    "type": "object",
+                    "required": ["events"],
+                    "properties": {"events": {"type": "array", "maxItems": MAX_EVENTS, "items": _event_form()}},
+                },
+            ],
+            "examples": [{"user_id": "1", "item_id": "2", "event_type": "click"}],
+        }
     )
 
-    user_id: Annotated[str, Field(strict=True)] | None = None
-    item_id: Annotated[str, Field(strict=True)] | None = None
-    event_type: Annotated[str, Field(strict=True)] | None = None
-    event_time: AwareDatetime | None = None
-    event_id: Annotated[str, Field(strict=True)] | None = None
-    value: Annotated[float, Field(strict=True)] | None = None
-    events: list[EventFields] | None = Field(None, min_length=1, max_length=MAX_EVENTS)
+
+class RefusedEvent(BaseModel):
+    """An event that was not taken. index: its place among those sent, from 0."""
+
+    index: int
+    reason: str
 
 
 class EventsReply(BaseModel):
-    """Given only after the log took every event."""
+    """Given only after the log took every event that was not refused."""
 
     request_id: str
     accepted: int
-    duplicates: int = Field(description="events whose event_id was known; they count once")
-    positions: list[str] = Field(description="where each event stands in the log, in the order sent")
+    duplicates: int = Field(description="of those accepted, events whose event_id was known; they count once")
+    refused: list[RefusedEvent] = Field(
+        description="events that were not taken, and why; they are kept as dead letters"
+    )
+    positions: list[str] = Field(description="`shard:offset` in the log of each accepted event, in the order sent")
 
 
 class UserSummary(BaseModel):
@@ -131,6 +152,8 @@ class UserReply(BaseModel):
     known: bool
     candidates: int
     features: dict[str, float | None]
+    nearline: dict[str, int | list[str]] = Field(description="what the stream knows, as of this moment")
+    counted: bool = Field(description="false: the worker is behind, and the newest events are seen by the filter alone")
     history: list[HistoryItem]
 
 
@@ -177,6 +200,7 @@ class StatusReply(BaseModel):
     mend: str = Field(description="what to do where nothing can be served")
     live: LiveSnapshotStatus | None
     canary: CanaryStatus | None = Field(description="null where none runs")
+    boards_age_s: float | None = Field(description="how old what is trending and new is; null before it was read")
     counters: dict[str, int]
     uptime_s: float
     worker_pid: int

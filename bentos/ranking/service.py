@@ -8,16 +8,19 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import bentoml
 
 from bentos.ranking.content import RankingContent, load_content
+from bentos.ranking.decisions import BATCH
 from bentos.ranking.exposures import ExposureWriter
 from bentos.ranking.feedback import Feedback, now_utc
 from bentos.ranking.inspection import Inspection
 from bentos.ranking.pages import page_routes
 from bentos.ranking.pipeline import ranking_cascade
+from bentos.ranking.queued import QueuedWriter
 from bentos.ranking.reader import UserReader
 from bentos.ranking.recommender import Recommender
 from bentos.ranking.schema import (
@@ -32,18 +35,24 @@ from bentos.ranking.schema import (
 )
 from bentos.ranking.shadow import ShadowScorer
 from bentos.ranking.telemetry import Telemetry
-from bentos.web.exchange import Exchange, Reply, json_reply
+from bentos.web.exchange import BadRequest, Exchange, Reply, json_reply
 from bentos.web.front import Route
 from bentos.web.fronted import FrontedService
 from bentos.web.openapi import documentation_routes
 from infra.catalog.applications.ranking import RANKING
+from infra.catalog.events.ranking import RANKING_EVENTS
+from infra.catalog.features.nearline import plan_of
 from infra.config.settings import settings
+from infra.contracts.errors import InvalidRequest
+from infra.eventlog.dead_letters import DeadLetters
+from infra.eventlog.decisions import RedisDecisionLog
 from infra.eventlog.exposures import RedisExposureLog
-from infra.eventlog.redis_streams import RedisStreamLog, StreamLayout
+from infra.nearline.boards import BoardReader
+from infra.nearline.opening import open_log
+from infra.nearline.pending import PendingRecords
 from infra.snapshots import keys
 from infra.snapshots.connection import serving_client
 from infra.snapshots.live import LiveSnapshots
-from infra.snapshots.overlay import RECENT_ITEMS
 from infra.snapshots.versions import SnapshotStore
 
 _REDIS_TIMEOUT_S = 0.5
@@ -73,8 +82,9 @@ class RankingService:
         chosen, name = settings(), RANKING.name
         self._started_s = time.monotonic()
         self._client = serving_client(chosen.redis_url.get_secret_value(), timeout_s=_REDIS_TIMEOUT_S)
+        boards = self._boards = BoardReader(self._client, name, plan_of(name), kind="item")
         self._live: LiveSnapshots[RankingContent] = LiveSnapshots(
-            self._client, SnapshotStore(chosen.store, name), load_content
+            self._client, SnapshotStore(chosen.store, name), partial(load_content, boards=lambda: boards.current)
         )
         self._telemetry = Telemetry(name)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="scoring")
@@ -84,21 +94,27 @@ class RankingService:
         lists = RedisExposureLog(self._client, keys.exposure_log(name), kept=chosen.exposures_kept)
         self._exposures = ExposureWriter(lists, self._telemetry, users_fraction=chosen.exposure_users)
         self._shadow = ShadowScorer(unseen, self._exposures, self._telemetry)
-        self._recommender = Recommender(self._live, cascade, RANKING, exposures=self._exposures, shadow=self._shadow)
-        layout = StreamLayout(
-            stream=keys.event_log(name),
-            seen=lambda event_id: keys.event_seen(name, event_id),
-            recent=lambda user_id: keys.recent_items(name, user_id),
-            counts=lambda event_type: RANKING.gain(event_type) > 0,
-            recent_items=RECENT_ITEMS,
+        self._log_client = serving_client(chosen.log_redis_url.get_secret_value(), timeout_s=_REDIS_TIMEOUT_S)
+        answers = RedisDecisionLog(self._log_client, keys.decision_log(name), kept=chosen.decisions_kept)
+        self._decisions = QueuedWriter(answers.append, self._telemetry, name="decisions", batch=BATCH)
+        self._recommender = Recommender(
+            self._live, cascade, RANKING, exposures=self._exposures, decisions=self._decisions, shadow=self._shadow
         )
-        self._feedback = Feedback(RedisStreamLog(self._client, layout))
-        self._inspection = Inspection(self._live, self._recommender, UserReader(self._client))
+        self._events = open_log(chosen, name, timeout_s=_REDIS_TIMEOUT_S)
+        self._feedback = Feedback(
+            self._events,
+            RANKING_EVENTS,
+            pending=PendingRecords(self._client, name, plan_of(name), kinds=RANKING_EVENTS.fresh),
+            dead_letters=DeadLetters(self._log_client, keys.dead_letters(name)),
+        )
+        self._inspection = Inspection(self._live, self._recommender, UserReader(self._client, name))
 
     @bentoml.on_startup
     async def start(self) -> None:
         """Begin to watch the alias, and to write what is shown."""
         await self._exposures.start()
+        await self._decisions.start()
+        await self._boards.start()
         await self._live.start()
 
     @bentoml.on_shutdown
@@ -106,9 +122,13 @@ class RankingService:
         """Write the last lists to their log, then let go of Redis and of the scoring threads."""
         await self._shadow.stop()
         await self._exposures.stop()
+        await self._decisions.stop()
         await self._live.stop()
+        await self._boards.stop()
         for pool in (self._pool, self._shadow_pool):
             pool.shutdown(wait=False, cancel_futures=True)
+        await self._events.close()
+        await self._log_client.aclose()
         await self._client.aclose()
 
     # BentoML's own description and its clients know these two; over HTTP the front answers them by `routes`.
@@ -121,7 +141,7 @@ class RankingService:
     @bentoml.api(route="/events")
     async def events(self, request: EventsRequest, /) -> Any:
         """Feedback."""
-        return await self._feedback.take(request, request_id="in-process", now=now_utc())
+        return (await self._feedback.take(request.root, request_id="in-process", now=now_utc())).reply
 
     def routes(self) -> Sequence[Route]:
         """Everything the front answers itself."""
@@ -141,7 +161,7 @@ class RankingService:
                 "/events",
                 self._post_events,
                 "Feedback: one event or several",
-                "Answered only after the log took all of them. 503: none was taken, send them again.",
+                "Answered only after the log took all that are not refused. 503: send all of them again, with the same ids.",
                 takes=EventsRequest,
                 gives=EventsReply,
                 errors=(*_BODY_ERRORS, 503),
@@ -176,10 +196,22 @@ class RankingService:
         return json_reply(await self._recommender.recommend(request, request_id=exchange.request_id))
 
     async def _post_events(self, exchange: Exchange) -> Reply:
-        request = await exchange.json(EventsRequest)
-        reply = await self._feedback.take(request, request_id=exchange.request_id, now=now_utc())
-        self._telemetry.counters["events"] += reply.accepted - reply.duplicates
-        self._telemetry.counters["events_known_before"] += reply.duplicates
+        try:
+            request = await exchange.json(EventsRequest)
+        except BadRequest as error:
+            self._telemetry.note("events_refused")
+            await self._feedback.bury(exchange.raw, str(error), now=now_utc())
+            raise
+        try:
+            taken = await self._feedback.take(request.root, request_id=exchange.request_id, now=now_utc())
+        except InvalidRequest:
+            self._telemetry.note("events_refused")
+            raise
+        reply = taken.reply
+        self._telemetry.note("events", reply.accepted - reply.duplicates)
+        self._telemetry.note("events_known_before", reply.duplicates)
+        self._telemetry.note("events_refused", len(reply.refused))
+        self._telemetry.note("events_not_noted", taken.not_noted)
         return json_reply(reply.model_dump())
 
     async def _get_users(self, exchange: Exchange) -> Reply:
@@ -192,6 +224,7 @@ class RankingService:
         return json_reply(
             {
                 **self._inspection.status(now=now_utc()),
+                "boards_age_s": round(age_s, 1) if (age_s := self._boards.age_s) is not None else None,
                 "counters": dict(self._telemetry.counters),
                 "uptime_s": round(time.monotonic() - self._started_s, 1),
                 "worker_pid": os.getpid(),

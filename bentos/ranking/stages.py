@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bentos.ranking.query import RankingQuery
-from bentos.ranking.reader import UserReader
+from bentos.ranking.reader import Reader
 from infra.cascade.batch import Batch, Column
 from infra.cascade.kinds import Filter, Found, Hydrator, Removal, Scorer, Selector, Source
 from infra.catalog.features.ranking import ranker_matrix
@@ -22,11 +22,10 @@ RETRIEVAL, POPULAR, BACKFILL = "retrieval", "popular", "backfill"
 """The sources' names, as the answer tells them."""
 
 RANK = "rank"
-"""Column: int32 [n], the candidate's position in the batch's list."""
+"""Column: int32 [n], the candidate's position in the batch's list; see the other sources for theirs."""
 
 FEATURES = "features"
 """Column: float32 [n, len(RANKER_FEATURES)]."""
-
 
 _LOOK_AT = 64
 """Rows of a ranked list that the diversity rule takes at a time: most lists are full after the first."""
@@ -42,12 +41,18 @@ def among(ids: Int32s, items: Int32s) -> NDArray[np.bool_]:
     return np.logical_or.reduce(ids[None, :] == items[:, None], axis=0)
 
 
+def below(batch: Batch, n: int) -> Float32s:
+    """float32 [n]: scores that go on from the lowest of the batch in steps of one."""
+    lowest = float(batch.scores.min()) if len(batch) else 0.0
+    return (lowest - np.arange(1, n + 1)).astype(np.float32)
+
+
 class RetrievalSource(Source[RankingQuery]):
     """The candidates that batch worked out for this user."""
 
     name = RETRIEVAL
 
-    def __init__(self, reader: UserReader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
     async def find(self, query: RankingQuery, batch: Batch) -> Found:
@@ -68,10 +73,11 @@ class PopularSource(Source[RankingQuery]):
         return not query.has_candidates
 
     async def find(self, query: RankingQuery, batch: Batch) -> Found:
-        """The snapshot's popular list, long enough for what filters may take."""
+        """The snapshot's popular list, long enough for what filters may take, below what other sources brought."""
         content = query.snapshot.content
         wanted = query.n + len(query.excluded) + len(query.removable)
-        return Found(content.popular[:wanted], content.popular_scores[:wanted])
+        ids = content.popular[:wanted]
+        return Found(ids, below(batch, len(ids)) if len(batch) else content.popular_scores[:wanted])
 
 
 class ConsumedFilter(Filter[RankingQuery]):
@@ -164,15 +170,15 @@ class OlderConsumedHydrator(Hydrator[RankingQuery]):
 
     name = "older_consumed"
 
-    def __init__(self, reader: UserReader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
     def applies(self, query: RankingQuery) -> bool:
         return query.may_have_older and query.may_fall_short
 
     async def hydrate(self, query: RankingQuery, batch: Batch) -> Mapping[str, Column]:
-        """Let the query learn it where the batch is too short."""
-        if len(batch) < query.n:
+        """Let the query learn it where the batch is too short and nobody has read it."""
+        if len(batch) < query.n and query.older is None:
             query.older = await self._reader.older(query)
         return {}
 
@@ -192,12 +198,11 @@ class BackfillSource(Source[RankingQuery]):
         if missing <= 0 or older is None:
             return Found(np.empty(0, np.int32), np.empty(0, np.float32))
         order = query.snapshot.content.backfill
-        taken = np.zeros(len(order), np.bool_)
+        taken = np.zeros(len(query.snapshot.content.items.item_ids), np.bool_)
         for items in (batch.ids, query.removable, older, query.excluded):
             taken[items] = True
         ids = order[~taken[order]][:missing]
-        lowest = float(batch.scores.min()) if len(batch) else 0.0
-        return Found(ids, (lowest - np.arange(1, len(ids) + 1)).astype(np.float32))
+        return Found(ids, below(batch, len(ids)))
 
 
 class DiversitySelector(Selector[RankingQuery]):

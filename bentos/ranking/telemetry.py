@@ -38,6 +38,12 @@ def _requests() -> prometheus_client.Counter:
 BESIDE = {
     "exposures_logged": "Lists, shown or scored by a shadow, that the log took",
     "exposures_lost": "Lists that the log did not take",
+    "decisions_logged": "Answers that the decision log took",
+    "decisions_lost": "Answers that the decision log did not take",
+    "events": "Events that the log took",
+    "events_known_before": "Events that were sent again; they count once",
+    "events_refused": "Events that were refused, and kept among the dead letters",
+    "events_not_noted": "Records that the log took and that the next request may not see before they are counted",
     "shadow_scored": "Requests that a shadow scored after their answer",
     "shadow_dropped": "Requests that a shadow did not score because it was busy with another",
     "shadow_failed": "Requests that a shadow could not score",

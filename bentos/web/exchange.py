@@ -76,6 +76,8 @@ class Exchange:
     request_id: str
     max_body_bytes: int
     variables: Mapping[str, str] = field(default_factory=dict)
+    raw: bytes = b""
+    """The body, once `json` has read it."""
 
     @property
     def query(self) -> dict[str, str]:
@@ -98,9 +100,9 @@ class Exchange:
                 status=415,
                 mend="Send the header Content-Type: application/json.",
             )
-        body = await self.body()
+        self.raw = await self.body()
         try:
-            return model.model_validate_json(body)
+            return model.model_validate_json(self.raw)
         except ValidationError as error:
             raise refusal(error) from error
 

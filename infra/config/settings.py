@@ -23,11 +23,33 @@ class Settings(BaseSettings):
     store: str = Field("", description="datasets and snapshots: a path or an fsspec URL; empty: <home>/store")
 
     redis_url: SecretStr = Field(SecretStr(""), description="the serving Redis; empty: the embedded one")
+    log_redis_url: SecretStr = Field(
+        SecretStr(""), description="the Redis that holds the event log; empty: the serving one"
+    )
     redis_port: int = Field(6390, ge=1, le=65535, description="port of the embedded Redis")
     redis_maxmemory_mb: int = Field(2048, ge=64, description="memory limit of the embedded Redis, in MiB")
     memory_limit_fraction: float = Field(
         0.9, gt=0, le=1, description="a load that would pass this share of maxmemory is refused"
     )
+
+    log_duplicate_horizon: int = Field(
+        20_000, ge=1, description="records of a shard within which an event that is sent again is found"
+    )
+    event_log: Literal["redis", "kafka"] = Field("redis", description="what keeps the event log")
+    kafka_bootstrap: str = Field(
+        "", description="where Kafka answers: host:port, more with commas between; empty: the embedded one"
+    )
+    kafka_port: int = Field(
+        9092, ge=1, le=65534, description="port of the embedded Kafka (`make kafka-up`); it takes the next one too"
+    )
+    kafka_config: SecretStr = Field(
+        SecretStr(""), description="more options of librdkafka, such as those for TLS, as a JSON object; empty: none"
+    )
+    log_kept_records: int = Field(
+        100_000, ge=1, description="records of a shard that stay in the log although every reader has them"
+    )
+    archive_records: int = Field(20_000, ge=1, description="records of a shard that wait at most for the archive")
+    archive_seconds: float = Field(60.0, gt=0, description="how long a record waits at most for the archive")
 
     airflow_port: int = Field(8080, ge=1, le=65535, description="port of the embedded Airflow")
     ranking_port: int = Field(3000, ge=1, le=65535, description="port of the ranking service")
@@ -111,6 +133,12 @@ class Settings(BaseSettings):
         500_000, ge=1000, description="lists shown that the log remembers, about 400 bytes each; the oldest go first"
     )
 
+    decisions_kept: int = Field(
+        20_000,
+        ge=1000,
+        description="answers with all they were made of that the log remembers until they are archived, about 3 kB each",
+    )
+
     require_all: bool = Field(False, description="a missing tool fails a test instead of skipping it")
     proof_size: Literal["small", "full"] = Field("small", description="how large the proofs of the tests are")
 
@@ -121,12 +149,21 @@ class Settings(BaseSettings):
             values["store"] = str(self.home / "store")
         if not self.redis_url.get_secret_value():
             values["redis_url"] = SecretStr(f"redis://127.0.0.1:{self.redis_port}/0")
+        if not self.kafka_bootstrap:
+            values["kafka_bootstrap"] = f"127.0.0.1:{self.kafka_port}"
+        if not self.log_redis_url.get_secret_value():
+            values["log_redis_url"] = self.redis_url
         return self
 
     @property
     def embedded_redis(self) -> bool:
         """True where headgate starts Redis itself: no HEADGATE_REDIS_URL was given."""
         return self.redis_url.get_secret_value() == f"redis://127.0.0.1:{self.redis_port}/0"
+
+    @property
+    def embedded_kafka(self) -> bool:
+        """True where `make up` starts Kafka as well: it keeps the log, and no HEADGATE_KAFKA_BOOTSTRAP was given."""
+        return self.event_log == "kafka" and self.kafka_bootstrap == f"127.0.0.1:{self.kafka_port}"
 
     @property
     def may_break_glass(self) -> frozenset[str]:

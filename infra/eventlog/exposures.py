@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -15,7 +16,6 @@ from infra.contracts.errors import ContractViolation, DependencyUnavailable, Inv
 from infra.contracts.exposures import Arm, Exposure
 from infra.contracts.ids import ItemId, UserId, version_name
 from infra.eventlog.protocol import LoggedExposure
-from infra.eventlog.redis_streams import POSITION
 
 _APPEND = """#!lua
 local stream, kept = KEYS[1], ARGV[1]
@@ -28,6 +28,7 @@ end
 # A script and not a pipeline of XADD: one command costs the caller's event loop a third of that, and with memory full
 # it is refused before its first write, so that a caller can count what was lost.
 
+_POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -57,7 +58,7 @@ class RedisExposureLog:
 
     async def read(self, *, after: str, count: int) -> list[LoggedExposure]:
         """Up to `count` lists after a position ("0-0": from the beginning). Raises InvalidRequest where it is none."""
-        if POSITION.fullmatch(after) is None:
+        if _POSITION.fullmatch(after) is None:
             raise InvalidRequest(f"{after[:80]!r} is not a position of this log; wanted the form 1718000000000-0.")
         try:
             found = await self._client.xrange(self._stream, min=f"({after}", max="+", count=count)

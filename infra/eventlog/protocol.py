@@ -2,38 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
-from infra.contracts.events import Event
+from infra.contracts.errors import OperatorError
+from infra.contracts.events import Record
 from infra.contracts.exposures import Exposure
+
+
+class LogLost(OperatorError):
+    """The log no longer holds what a reader has yet to read, or holds less than it has read: events are gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Where an event stands in the log. duplicate: this event id was taken before, at this position; nothing was written."""
+    """Where a record stands in its shard. duplicate: the log had it already, at this offset; nothing was written."""
 
-    position: str
+    shard: int
+    offset: int
     duplicate: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
-    """An event as it is read back."""
+class Slice:
+    """Records of one shard as they are read back, offsets rising.
 
-    position: str
-    event: Event
+    after, upto: the slice holds all records with after < offset <= upto. offsets, logged_ms, payloads: aligned, one entry a
+    record; logged_ms: when the log took it, Unix milliseconds by the log's clock; payloads: as `records.encode` made them.
+    """
+
+    shard: int
+    after: int
+    upto: int
+    offsets: Sequence[int]
+    logged_ms: Sequence[int]
+    payloads: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a shard holds. first: the lowest offset that is kept, tip + 1 where none is. tip: the highest ever written, 0: none."""
+
+    first: int
+    tip: int
 
 
 class EventLog(Protocol):
-    """Ordered, durable, appended to by many and read by position."""
+    """Shards of records, each ordered and durable; appended to by many and read by offset. Offsets begin at 1 and only rise.
 
-    async def append(self, events: Sequence[Event]) -> list[Appended]:
-        """Take all events or none. Raises DependencyUnavailable; then nothing was written."""
+    finds_duplicates: the log itself refuses a record whose `duplicate_key` one of the last `horizon` offsets of the shard has;
+    where it does not, whoever reads must leave such records out, by the same rule.
+    """
 
-    async def read(self, *, after: str, count: int) -> list[Logged]:
-        """Up to `count` events after a position ("0-0": from the beginning). Raises InvalidRequest, DependencyUnavailable."""
+    finds_duplicates: bool
+
+    async def append(self, records: Sequence[Record]) -> list[Appended]:
+        """Take the records, in order within each shard. Returns one entry a record once all are durable.
+
+        Raises DependencyUnavailable where it cannot be known that all were taken; sent again, those that were count once.
+        """
+
+    async def read(self, after: Mapping[int, int], *, count: int) -> list[Slice]:
+        """For each shard up to `count` records behind an offset (0: from the beginning); shards without new ones are left out.
+
+        Returns what is there now, at once. Raises LogLost where records behind the offset were trimmed, or the offset is
+        beyond the tip; DependencyUnavailable.
+        """
+
+    async def extents(self, shards: Sequence[int]) -> dict[int, Extent]:
+        """What each shard holds. Raises DependencyUnavailable."""
+
+    async def offset_before(self, shard: int, moment: datetime) -> int:
+        """The highest offset that was logged before a moment (aware); 0 where all of the shard is later."""
+
+    async def trim(self, shard: int, *, upto: int) -> None:
+        """Drop the records with offset <= upto; the log may keep some of them longer. Raises DependencyUnavailable."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,136 +1,217 @@
-"""redis_streams: the event log as one Redis stream; the user's recent items are updated in the same atomic step."""
+"""redis_streams: the event log as one Redis stream a shard, whose append refuses what a producer sends twice."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import cast
+from datetime import datetime
+from typing import Any, cast
 
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
-from infra.contracts.errors import ContractViolation, DependencyUnavailable, InvalidRequest
-from infra.contracts.events import Event
-from infra.contracts.ids import ItemId, UserId
-from infra.eventlog.protocol import Appended, Logged
+from infra.contracts.errors import DependencyUnavailable
+from infra.contracts.events import Record
+from infra.eventlog import records as wire
+from infra.eventlog.protocol import Appended, Extent, LogLost, Slice
 
 _APPEND = """#!lua
-local stream, maxlen, seen_s = KEYS[1], ARGV[1], ARGV[2]
-local cap, recent_s, n = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local stream, tip_key = KEYS[1], KEYS[2]
+local horizon = tonumber(ARGV[1])
+local time = redis.call('TIME')
+local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local tip = tonumber(redis.call('GET', tip_key) or '0')
 local out = {}
-for i = 0, n - 1 do
-  local seen, recent, at = KEYS[2 + 2 * i], KEYS[3 + 2 * i], 6 + 7 * i
-  local before = redis.call('GET', seen)
-  if before then
-    out[#out + 1] = before
-    out[#out + 1] = 1
+for at = 2, #ARGV, 2 do
+  local name = ARGV[at]
+  local one = tonumber(redis.call('HGET', KEYS[3], name) or '0')
+  local other = tonumber(redis.call('HGET', KEYS[4], name) or '0')
+  local before = math.max(one, other)
+  if before > 0 and tip + 1 - before <= horizon then
+    out[#out + 1] = -before
   else
-    local position = redis.call('XADD', stream, 'MAXLEN', '~', maxlen, '*', 'event_id', ARGV[at], 'user_id', ARGV[at + 1],
-      'item_id', ARGV[at + 2], 'event_type', ARGV[at + 3], 'event_time_us', ARGV[at + 4], 'value', ARGV[at + 5])
-    redis.call('SET', seen, position, 'EX', seen_s)
-    if ARGV[at + 6] == '1' then
-      redis.call('ZADD', recent, 'GT', math.floor(tonumber(ARGV[at + 4]) / 1000), ARGV[at + 2])
-      redis.call('ZREMRANGEBYRANK', recent, 0, -cap - 1)
-      redis.call('EXPIRE', recent, recent_s)
-    end
-    out[#out + 1] = position
-    out[#out + 1] = 0
+    tip = tip + 1
+    local half = KEYS[3 + math.floor(tip / horizon) % 2]
+    if tip % horizon == 0 then redis.call('UNLINK', half) end
+    local offset = string.format('%.0f', tip)
+    redis.call('XADD', stream, offset .. '-' .. now_ms, 'r', ARGV[at + 1])
+    redis.call('HSET', half, name, offset)
+    out[#out + 1] = tip
   end
 end
+redis.call('SET', tip_key, string.format('%.0f', tip))
 return out
 """
 # Without allow-oom: with memory full the whole script is refused before its first write, so nothing is half done.
-# A script and not MULTI, because a retried event id must be found before anything is written.
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
+# An entry's id is `<offset>-<milliseconds>`: offsets without holes, and when the log took it. What was seen lies in two halves of
+# `horizon` offsets each; the older one is dropped when its turn comes again, so that at least `horizon` are remembered.
 
 
 @dataclass(frozen=True, slots=True)
 class StreamLayout:
-    """Which keys the log uses and how much of each is kept.
+    """Which keys the log uses, by shard; all of one shard must share a cluster slot. seen: also by half, 0 or 1.
 
-    seen, recent: the key of an event id, of a user id. counts: whether an event type makes its item one of the user's recent
-    items. max_events: the stream is trimmed to about this length.
+    horizon: offsets of a shard within which a record that is sent twice is found.
     """
 
-    stream: str
-    seen: Callable[[str], str]
-    recent: Callable[[str], str]
-    counts: Callable[[str], bool]
-    max_events: int = 1_000_000
-    seen_for: timedelta = timedelta(days=1)
-    recent_items: int = 50
-    recent_for: timedelta = timedelta(days=7)
+    stream: Callable[[int], str]
+    tip: Callable[[int], str]
+    seen: Callable[[int, int], str]
+    horizon: int
 
 
 class RedisStreamLog:
     """An EventLog."""
 
+    finds_duplicates = True
+
     def __init__(self, client: redis.asyncio.Redis, layout: StreamLayout) -> None:
+        """client: for this log alone, for its XRANGE answers lose their form; it is closed with the log."""
         self._client = client
         self._layout = layout
-        self._append = client.register_script(_APPEND)
+        self._script = client.register_script(_APPEND)
+        client.set_response_callback("XRANGE", _as_it_is)  # type: ignore[arg-type]  # its protocol wants a name for `reply` that redis-py itself does not use
 
-    async def append(self, events: Sequence[Event]) -> list[Appended]:
-        """Take all events or none, in order; a known event id gives the position it was taken at."""
-        if not events:
+    async def append(self, records: Sequence[Record]) -> list[Appended]:
+        """See EventLog: one call a shard, all in one round trip."""
+        by_shard: dict[int, list[int]] = {}
+        for number, record in enumerate(records):
+            by_shard.setdefault(record.shard, []).append(number)
+        if not by_shard:
             return []
         layout = self._layout
-        keys = [layout.stream]
-        args: list[str | int] = [
-            layout.max_events,
-            int(layout.seen_for.total_seconds()),
-            layout.recent_items,
-            int(layout.recent_for.total_seconds()),
-            len(events),
-        ]
-        for event in events:
-            keys += [layout.seen(event.event_id), layout.recent(event.user_id)]
-            args += [
-                event.event_id,
-                event.user_id,
-                event.item_id,
-                event.event_type,
-                (event.event_time - _EPOCH) // timedelta(microseconds=1),
-                "" if event.value is None else repr(event.value),
-                int(layout.counts(event.event_type)),
-            ]
+        calls = []
+        for shard, numbers in by_shard.items():
+            keys = (layout.stream(shard), layout.tip(shard), layout.seen(shard, 0), layout.seen(shard, 1))
+            args: list[str | bytes | int] = [layout.horizon]
+            for number in numbers:
+                args += (records[number].duplicate_key, wire.encode(records[number]))
+            calls.append((*keys, *args))
         try:
-            found = cast("list[bytes | int]", await self._append(keys=keys, args=args))
+            replies = await self._called(calls)
         except (RedisError, OSError, TimeoutError) as error:
             raise DependencyUnavailable(
-                f"The event log did not take {len(events)} event(s): {error}.",
-                mend="Send them again with the same event_id; an event that was taken counts once.",
+                f"The event log did not take {len(records)} record(s): {error}.",
+                mend="Send the events again with the same event_id; one that was taken counts once.",
             ) from error
-        return [
-            Appended(cast(bytes, found[at]).decode(), duplicate=bool(found[at + 1])) for at in range(0, len(found), 2)
-        ]
+        out: dict[int, Appended] = {}
+        for (shard, numbers), offsets in zip(by_shard.items(), replies, strict=True):
+            for number, offset in zip(numbers, offsets, strict=True):
+                out[number] = Appended(shard, abs(offset), duplicate=offset < 0)
+        return [out[number] for number in range(len(records))]
 
-    async def read(self, *, after: str, count: int) -> list[Logged]:
-        """Up to `count` events after a position ("0-0": from the beginning). Raises InvalidRequest where it is none."""
-        if POSITION.fullmatch(after) is None:
-            raise InvalidRequest(f"{after[:80]!r} is not a position of this log; wanted the form 1718000000000-0.")
+    async def _called(self, calls: Sequence[Sequence[str | bytes | int]]) -> list[list[int]]:
+        """One round trip; the script is sent where a server does not know it, and what other servers took counts once.
+
+        redis-py's own way asks each time whether it is known, and has none for a cluster.
+        """
         try:
-            found = await self._client.xrange(self._layout.stream, min=f"({after}", max="+", count=count)
+            return await self._called_once(calls)
+        except NoScriptError:
+            await self._client.script_load(_APPEND)
+            return await self._called_once(calls)
+
+    async def _called_once(self, calls: Sequence[Sequence[str | bytes | int]]) -> list[list[int]]:
+        pipe = self._client.pipeline(transaction=False)
+        for call in calls:
+            pipe.execute_command("EVALSHA", self._script.sha, 4, *call)
+        return cast("list[list[int]]", await pipe.execute())
+
+    async def read(self, after: Mapping[int, int], *, count: int) -> list[Slice]:
+        """See EventLog."""
+        pipe = self._client.pipeline(transaction=False)
+        for shard, offset in after.items():
+            pipe.get(self._layout.tip(shard))  # first: what it counts was there to be read when the range was
+            pipe.execute_command("XRANGE", self._layout.stream(shard), f"{offset + 1}-0", "+", "COUNT", count)
+        try:
+            replies = await pipe.execute()
         except (RedisError, OSError, TimeoutError) as error:
-            raise DependencyUnavailable(f"The event log cannot be read: {error}.") from error
-        rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
-        return [Logged(position.decode(), _event(fields)) for position, fields in rows]
+            raise DependencyUnavailable(f"The event log cannot be read: {error}.", mend="Run: make status") from error
+        found = []
+        for at, (shard, offset) in enumerate(after.items()):
+            tip = int(cast("bytes | None", replies[2 * at]) or 0)
+            entries = cast("list[tuple[bytes, list[bytes]]]", replies[2 * at + 1])
+            if entries or tip != offset:
+                found.append(_slice(shard, offset, tip, entries))
+        return found
+
+    async def extents(self, shards: Sequence[int]) -> dict[int, Extent]:
+        """See EventLog."""
+        pipe = self._client.pipeline(transaction=False)
+        for shard in shards:
+            pipe.get(self._layout.tip(shard))  # first: what it counts was there when the first entry was looked for
+            pipe.execute_command("XRANGE", self._layout.stream(shard), "-", "+", "COUNT", 1)
+        replies = await self._execute(pipe)
+        out = {}
+        for at, shard in enumerate(shards):
+            tip, entries = int(replies[2 * at] or 0), replies[2 * at + 1]
+            out[shard] = Extent(_split(entries[0][0])[0] if entries else tip + 1, tip)
+        return out
+
+    async def offset_before(self, shard: int, moment: datetime) -> int:
+        """See EventLog; found by bisection, for time rises with the offset."""
+        extent = (await self.extents([shard]))[shard]
+        moment_ms = int(moment.timestamp() * 1000)
+        low, high = extent.first - 1, extent.tip
+        while low < high:
+            middle = (low + high + 1) // 2
+            pipe = self._client.pipeline(transaction=False)
+            pipe.execute_command("XRANGE", self._layout.stream(shard), f"{middle}-0", "+", "COUNT", 1)
+            ((found,),) = [await self._execute(pipe)]
+            if found and _split(found[0][0])[1] < moment_ms:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    async def trim(self, shard: int, *, upto: int) -> None:
+        """See EventLog."""
+        pipe = self._client.pipeline(transaction=False)
+        pipe.xtrim(self._layout.stream(shard), minid=f"{upto + 1}-0", approximate=False)
+        await self._execute(pipe)
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self._client.aclose()
+
+    async def _execute(self, pipe: Any) -> list[Any]:
+        try:
+            return cast("list[Any]", await pipe.execute())
+        except (RedisError, OSError, TimeoutError) as error:
+            raise DependencyUnavailable(f"The event log does not answer: {error}.", mend="Run: make status") from error
 
 
-def _event(fields: dict[bytes, bytes]) -> Event:
-    try:
-        value = fields[b"value"]
-        return Event(
-            event_id=fields[b"event_id"].decode(),
-            user_id=UserId(fields[b"user_id"].decode()),
-            item_id=ItemId(fields[b"item_id"].decode()),
-            event_type=fields[b"event_type"].decode(),
-            event_time=_EPOCH + timedelta(microseconds=int(fields[b"event_time_us"])),
-            value=float(value) if value else None,
-        )
-    except (KeyError, ValueError) as error:
-        raise ContractViolation(f"The event log holds a row that headgate did not write: {sorted(fields)}.") from error
+def _as_it_is(reply: Any, **options: Any) -> Any:
+    """Entries stay lists: making each a tuple and a dict would cost more than all else that is done with it."""
+    return reply
+
+
+def _slice(shard: int, after: int, tip: int, entries: Sequence[tuple[bytes, list[bytes]]]) -> Slice:
+    """Offsets have no holes: whatever is missing behind `after` is lost."""
+    mend = (
+        "Events are lost. Build the state anew from the archive (python -m spark_jobs.nearline.replay), or accept the loss: "
+        "python -m infra.nearline skip"
+    )
+    if tip < after:
+        raise LogLost(f"Shard {shard} of the log ends at {tip}; it was read up to {after} before.", mend=mend)
+    first = _split(entries[0][0])[0] if entries else tip + 1
+    if first != after + 1:
+        raise LogLost(f"Shard {shard} of the log begins at {first}; wanted is {after + 1}.", mend=mend)
+    ids = [_split(entry[0]) for entry in entries]
+    upto = after + len(ids)
+    if ids and ids[-1][0] != upto:
+        raise LogLost(f"Shard {shard} of the log has {len(ids)} records from {first} to {ids[-1][0]}.", mend=mend)
+    return Slice(
+        shard=shard,
+        after=after,
+        upto=upto,
+        offsets=range(after + 1, upto + 1),
+        logged_ms=[logged_ms for _, logged_ms in ids],
+        payloads=[entry[1][1] for entry in entries],
+    )
+
+
+def _split(entry_id: bytes) -> tuple[int, int]:
+    """(offset, milliseconds) of an entry's id."""
+    offset, _, logged_ms = entry_id.partition(b"-")
+    return int(offset), int(logged_ms)

@@ -201,7 +201,7 @@ def guard(*, application: Application = "ranking", actor: Actor = GUARD, json: J
             console.result({"application": application, "verdict": "none"})
             return
         since = flip.at - min(now - flip.at, rules.watched)
-        spans = read_spans(chosen.redis_url.get_secret_value(), spec, since=since)
+        spans = read_spans(chosen, spec, since=since, now=now)
         kept = [one for one in spans.exposures if one.at.timestamp() >= spans.kept_since_s]
         seen = watch(kept, spans.events, flip=flip, rules=rules, now=now)
         say(f"{application}: {seen.because}", json=json)

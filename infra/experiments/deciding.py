@@ -55,8 +55,8 @@ class Decider:
         hours: how long it may run, in place of the setting.
         """
         rules = Rules.of(self._chosen, self._spec, hours=hours)
-        url = self._chosen.redis_url.get_secret_value()
-        spans = read_spans(url, self._spec, since=running.canary.started_at, earlier=rules.visit.length)
+        since = running.canary.started_at
+        spans = read_spans(self._chosen, self._spec, since=since, earlier=rules.visit.length, now=now)
         if running.canary.mode is CanaryMode.SHADOW:
             return self._ruling(running, _shadow(running, spans, rules, now))
         return self._ruling(running, _canary(running, spans, rules, now))

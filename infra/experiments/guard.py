@@ -12,10 +12,9 @@ from infra.catalog.applications.spec import ApplicationSpec
 from infra.config.settings import Settings
 from infra.contracts.exposures import Exposure
 from infra.contracts.snapshots import FlipKind, FlipRecord
-from infra.eventlog.protocol import Logged
 from infra.experiments.confidence import Float64s, one_sample
 from infra.experiments.judgement import METRICS, Metric, column
-from infra.experiments.visits import VisitRule, Visits, live_visits
+from infra.experiments.visits import Did, VisitRule, Visits, live_visits
 from infra.snapshots.journal import Journal
 
 SLOWER_BY = 0.05
@@ -89,7 +88,7 @@ def watched_flip(journal: Journal, *, watched: timedelta, now: datetime) -> Flip
 
 
 def watch(
-    exposures: Sequence[Exposure], events: Sequence[Logged], *, flip: FlipRecord, rules: GuardRules, now: datetime
+    exposures: Sequence[Exposure], events: Sequence[Did], *, flip: FlipRecord, rules: GuardRules, now: datetime
 ) -> Watch:
     """Compare the visits since the flip with those that ended before it, as long back as it is ago.
 

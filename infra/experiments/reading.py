@@ -11,13 +11,15 @@ import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
 from infra.catalog.applications.spec import ApplicationSpec
+from infra.config.settings import Settings
 from infra.contracts.errors import DependencyUnavailable
 from infra.contracts.exposures import Exposure
 from infra.contracts.ids import ItemId
 from infra.eventlog.exposures import RedisExposureLog
-from infra.eventlog.protocol import Logged
-from infra.eventlog.redis_streams import RedisStreamLog, StreamLayout
-from infra.experiments.visits import logged_s
+from infra.eventlog.protocol import EventLog
+from infra.experiments.deeds import deeds_since, whole_since_s
+from infra.experiments.visits import Did
+from infra.nearline.opening import open_log
 from infra.snapshots import keys
 from infra.snapshots.connection import serving_client
 
@@ -30,49 +32,53 @@ EARLIER = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """What both logs hold since a moment, oldest first.
+    """What both logs hold since a moment, oldest first; of the events those that count.
 
     trimmed: why they cannot be judged by, as a sentence, where entries since that moment may be gone already; else empty.
     mend: what is to be done then. kept_since_s: Unix seconds from which on both logs are whole; 0 where they always were.
     """
 
     exposures: list[Exposure]
-    events: list[Logged]
+    events: list[Did]
     trimmed: str
     mend: str
     kept_since_s: float
 
 
-def read_spans(url: str, spec: ApplicationSpec, *, since: datetime, earlier: timedelta = EARLIER) -> Spans:
+def read_spans(
+    chosen: Settings, spec: ApplicationSpec, *, since: datetime, now: datetime, earlier: timedelta = EARLIER
+) -> Spans:
     """Read both logs from that moment to their ends, and so much before it as is there. Raises DependencyUnavailable."""
-    return asyncio.run(_with_client(url, spec, since=since, earlier=max(earlier, EARLIER)))
+    return asyncio.run(_with_clients(chosen, spec, since=since, now=now, earlier=max(earlier, EARLIER)))
 
 
-async def _with_client(url: str, spec: ApplicationSpec, *, since: datetime, earlier: timedelta) -> Spans:
-    client = serving_client(url, timeout_s=_TIMEOUT_S)
+async def _with_clients(
+    chosen: Settings, spec: ApplicationSpec, *, since: datetime, now: datetime, earlier: timedelta
+) -> Spans:
+    client = serving_client(chosen.redis_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+    log = open_log(chosen, spec.name, timeout_s=_TIMEOUT_S)
     try:
-        return await spans(client, spec, since=since, earlier=earlier)
+        return await spans(client, log, spec, since=since, now=now, earlier=earlier)
     finally:
+        await log.close()
         await client.aclose()
 
 
 async def spans(
-    client: redis.asyncio.Redis, spec: ApplicationSpec, *, since: datetime, earlier: timedelta = EARLIER
+    client: redis.asyncio.Redis,
+    log: EventLog,
+    spec: ApplicationSpec,
+    *,
+    since: datetime,
+    now: datetime,
+    earlier: timedelta = EARLIER,
 ) -> Spans:
-    """As `read_spans`, with a client that stays open. Item ids are held once, however many lists show them."""
-    exposure_stream, event_stream = keys.exposure_log(spec.name), keys.event_log(spec.name)
+    """As `read_spans`, with connections that stay open; client: of the lists shown. Their item ids are held once each."""
+    exposure_stream = keys.exposure_log(spec.name)
     lists = RedisExposureLog(client, exposure_stream, kept=1)
-    layout = StreamLayout(
-        stream=event_stream,
-        seen=lambda event_id: keys.event_seen(spec.name, event_id),
-        recent=lambda user_id: keys.recent_items(spec.name, user_id),
-        counts=lambda event_type: spec.gain(event_type) > 0,
-    )
-    log = RedisStreamLog(client, layout)
-    begins = f"{int((since - earlier).timestamp() * 1000)}-0"
     exposures: list[Exposure] = []
     known: dict[ItemId, ItemId] = {}
-    after = begins
+    after = f"{int((since - earlier).timestamp() * 1000)}-0"
     while page := await lists.read(after=after, count=_PAGE):
         for one in page:
             items = tuple(known.setdefault(item, item) for item in one.exposure.items)
@@ -80,29 +86,18 @@ async def spans(
         after = page[-1].position
         if len(page) < _PAGE:
             break
-    events: list[Logged] = []
-    after = begins
-    while rows := await log.read(after=after, count=_PAGE):
-        events += [row for row in rows if _counts(row, spec)]
-        after = rows[-1].position
-        if len(rows) < _PAGE:
-            break
+    events = await deeds_since(log, spec, since=since - earlier)
     # Last: what was trimmed while this read is seen as well.
     exposures_from_s = await _whole_since_s(client, exposure_stream)
-    events_from_s = await _whole_since_s(client, event_stream)
+    events_from_s = await whole_since_s(log, now=now)
     trimmed = mend = ""
     if exposures_from_s > since.timestamp():
         trimmed = _gone("lists shown", exposures_from_s, since)
         mend = "Set HEADGATE_EXPOSURES_KEPT to more than the lists shown in the time of a canary, and start the canary again."
     elif events_from_s > since.timestamp():
         trimmed = _gone("events", events_from_s, since)
-        mend = f"It keeps about {layout.max_events:,}: start the canary again and decide it within fewer events."
+        mend = "Set HEADGATE_LOG_KEPT_RECORDS to more than a shard takes in the time of a canary, and start the canary again."
     return Spans(exposures, events, trimmed, mend, max(exposures_from_s, events_from_s))
-
-
-def _counts(row: Logged, spec: ApplicationSpec) -> bool:
-    kind = row.event.event_type
-    return spec.gain(kind) > 0 or kind in spec.conversions
 
 
 async def _whole_since_s(client: redis.asyncio.Redis, stream: str) -> float:
@@ -118,7 +113,7 @@ async def _whole_since_s(client: redis.asyncio.Redis, stream: str) -> float:
         return 0.0
     first = cast("tuple[bytes, object] | None", info["first-entry"])
     position = first[0].decode() if first else cast(bytes, info["last-generated-id"]).decode()
-    return logged_s(position)
+    return int(position.split("-")[0]) / 1000.0
 
 
 def _gone(what: str, from_s: float, since: datetime) -> str:

@@ -11,9 +11,8 @@ import numpy as np
 from infra.contracts.canaries import Canary
 from infra.contracts.exposures import Arm, Exposure
 from infra.contracts.ids import ItemId, UserId
-from infra.eventlog.protocol import Logged
 from infra.experiments.judgement import Verdict, told_hours
-from infra.experiments.visits import CLOCK_SKEW, GRACE, Latency, VisitRule, logged_s
+from infra.experiments.visits import CLOCK_SKEW, GRACE, Did, Latency, VisitRule
 
 TOP = 10
 """The length of a page."""
@@ -68,7 +67,7 @@ class ShadowReport:
 
 def report_shadow(
     exposures: Iterable[Exposure],
-    events: Iterable[Logged],
+    events: Iterable[Did],
     *,
     canary: Canary,
     generation: int,
@@ -106,19 +105,18 @@ def report_shadow(
     )
 
 
-def _clicked(pairs: list[tuple[Exposure, Exposure]], events: Iterable[Logged], rule: VisitRule) -> Clicked:
+def _clicked(pairs: list[tuple[Exposure, Exposure]], events: Iterable[Did], rule: VisitRule) -> Clicked:
     """Each item of a shown list counts once, however often it was clicked."""
     of_user: dict[UserId, list[int]] = {}
     for number, (live, _) in enumerate(pairs):
         of_user.setdefault(live.user_id, []).append(number)
     seen = set[tuple[int, ItemId]]()
-    for logged in events:
-        event, taken_s = logged.event, logged_s(logged.position)
+    for event in events:
         if rule.gain(event.event_type) <= 0:
             continue
         for number in of_user.get(event.user_id, ()):
             live = pairs[number][0]
-            late_s = taken_s - live.at.timestamp()
+            late_s = event.logged_s - live.at.timestamp()
             in_time = -CLOCK_SKEW.total_seconds() <= late_s <= rule.length.total_seconds()
             if in_time and event.item_id in live.items:
                 seen.add((number, event.item_id))

@@ -12,18 +12,27 @@ import numpy as np
 from infra.catalog.applications.spec import ApplicationSpec
 from infra.contracts.canaries import Canary
 from infra.contracts.exposures import Arm, Exposure
-from infra.contracts.ids import UserId
-from infra.eventlog.protocol import Logged
+from infra.contracts.ids import ItemId, UserId
 from infra.experiments.confidence import Bools, Float64s
 
 GRACE = timedelta(seconds=10)
 """After a visit's end, until all of it is in the logs."""
 
 CLOCK_SKEW = timedelta(seconds=5)
-"""An event may have been logged this long before the list that it belongs to: the service's clock is not Redis's."""
+"""An event may have been logged this long before the list that it belongs to: the service's clock is not the log's."""
 
 
 _LATELY = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Did:
+    """What a user did with an item (empty: with none). logged_s: when the log took it, Unix seconds by the log's clock."""
+
+    logged_s: float
+    user_id: UserId
+    item_id: ItemId
+    event_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +100,7 @@ class Visits:
 
 def canary_visits(
     exposures: Iterable[Exposure],
-    events: Iterable[Logged],
+    events: Iterable[Did],
     *,
     canary: Canary,
     generation: int,
@@ -139,7 +148,7 @@ def canary_visits(
     )
 
 
-def live_visits(lists: Iterable[Exposure], events: Iterable[Logged], *, rule: VisitRule, now: datetime) -> Visits:
+def live_visits(lists: Iterable[Exposure], events: Iterable[Did], *, rule: VisitRule, now: datetime) -> Visits:
     """The visits that those lists of the live arm make up, nobody treated; those over by `now` count."""
     chosen = [shown for shown in lists if shown.arm is Arm.LIVE]
     return _visits(
@@ -147,14 +156,9 @@ def live_visits(lists: Iterable[Exposure], events: Iterable[Logged], *, rule: Vi
     )
 
 
-def logged_s(position: str) -> float:
-    """When a log took an entry, Unix seconds, by its position."""
-    return int(position.split("-")[0]) / 1000.0
-
-
 def _visits(
     lists: list[Exposure],
-    events: Iterable[Logged],
+    events: Iterable[Did],
     *,
     rule: VisitRule,
     now: datetime,
@@ -184,17 +188,15 @@ def _visits(
         measured.append((shown.total_ms > rule.slow_ms, shown.degraded, unserved(shown)))
     clicked, converted = np.zeros(len(rows), np.bool_), np.zeros(len(row_of), np.float64)
     skew_s = CLOCK_SKEW.total_seconds()
-    for logged in events:
-        event = logged.event
+    for event in events:
         mine = shown_to.get(event.user_id)
         if mine is None:
             continue
         clicks, converts = rule.gain(event.event_type) > 0, event.event_type in rule.conversions
-        taken_s = logged_s(logged.position)
-        if not (clicks or converts) or taken_s > mine[0][0] + length_s:
+        if not (clicks or converts) or event.logged_s > mine[0][0] + length_s:
             continue
         for at_s, shown, number in mine:
-            if taken_s >= at_s - skew_s and event.item_id in shown.items:
+            if event.logged_s >= at_s - skew_s and event.item_id in shown.items:
                 clicked[number] |= clicks
                 if converts:
                     converted[row_of[event.user_id]] = 1.0

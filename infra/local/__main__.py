@@ -24,6 +24,8 @@ from infra.config.settings import CHECKOUT, settings
 from infra.contracts.errors import OperatorError
 from infra.local.airflow_client import AirflowClient
 from infra.local.demo import Demo
+from infra.local.kafka.jars import spark_kafka_jars
+from infra.local.kafka_broker import Broker
 from infra.local.refresh import refresh_snapshot
 from infra.local.source import SampleWorld, own_source
 from infra.local.stack.stack import PartStatus, Stack
@@ -43,7 +45,7 @@ def up() -> None:
     _let_sigterm_clean_up()
     began, stack = time.monotonic(), Stack(settings())
     seconds = stack.up()
-    urls = {part.name: part.url for part in stack.parts}
+    urls = {part.name: part.url for part in stack.parts if part.url}
     console.say("running. make status shows it, make login the Airflow login, make down stops it")
     console.result({"urls": urls, "ready_after_s": seconds, "seconds": round(time.monotonic() - began, 1)})
 
@@ -119,6 +121,26 @@ def visit(
     with console.progress("visits", total=traffic.visits) as advance:
         tally = send_visits(url or Stack(chosen).service.url, visitors, traffic, rng, advance=advance)
     console.result(tally.fields())
+
+
+@app.command()
+def kafka_up() -> None:
+    """Start a Kafka broker on loopback, where none of this checkout runs. Returns when it answers; make down stops it too.
+
+    Spark's connector is fetched as well, for `python -m spark_jobs.nearline stream`.
+    """
+    _let_sigterm_clean_up()
+    broker = Broker(settings())
+    spark_kafka_jars()
+    console.result({"bootstrap": broker.kafka.url, "seconds": broker.up()})
+
+
+@app.command()
+def kafka_down() -> None:
+    """Stop the Kafka broker of this checkout; its data stays in <home>/kafka."""
+    ended = Broker(settings()).down()
+    console.say("Kafka is stopped" if ended else "no Kafka of this checkout runs")
+    console.result({"ended": ended})
 
 
 @app.command()

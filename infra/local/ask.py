@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, cast
+from urllib.parse import quote
 
 import httpx
 from rich.box import SIMPLE
@@ -83,6 +84,26 @@ class ServiceClient:
         return Answer(
             user_id, reply["snapshot"], reply["items"], reply["decided_by"], reply["degraded"], reply["stage_ms"]
         )
+
+    def click(self, user_id: str, item_id: str) -> None:
+        """The user clicks an item. Raises DependencyUnavailable where the log did not take it."""
+        body = {"user_id": user_id, "item_id": item_id, "event_type": "click"}
+        try:
+            self._http.post("/events", json=body).raise_for_status()
+        except httpx.HTTPError as error:
+            raise DependencyUnavailable(
+                f"{self.url}/events does not answer ({error}).", mend="Run: make status"
+            ) from error
+
+    def nearline(self, user_id: str) -> dict[str, int]:
+        """What the stream knows of a user; of lists how long they are. Raises DependencyUnavailable."""
+        try:
+            said = self._http.get(f"/users/{quote(user_id, safe='')}").raise_for_status().json()["nearline"]
+        except (httpx.HTTPError, ValueError) as error:
+            raise DependencyUnavailable(
+                f"{self.url}/users does not answer ({error}).", mend="Run: make status"
+            ) from error
+        return {name: value if isinstance(value, int) else len(value) for name, value in said.items()}
 
     def known_user(self) -> str:
         """One of the live snapshot's users, with a history neither long nor short."""

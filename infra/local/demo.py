@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -61,6 +62,7 @@ class Demo:
             with self._phase("serving"):
                 service.wait_for(version, user_id=_UNKNOWN_USER, timeout_s=_SERVED_WITHIN_S)
             stage_ms = self._recommend(service)
+            click_ms = self._click(service)
             self._roll(service, before, version)
             self.seconds["total"] = round(time.monotonic() - began, 1)
             self._say_goodbye(service.url, airflow.url, built)
@@ -70,7 +72,8 @@ class Demo:
             "seconds": self.seconds,
             "task_seconds": dict(built.task_seconds),
             "stage_ms": stage_ms,
-            "urls": {part.name: part.url for part in self._stack.parts} | {"run": built.run_url},
+            "click_to_list_ms": click_ms,
+            "urls": {part.name: part.url for part in self._stack.parts if part.url} | {"run": built.run_url},
         }
 
     def _build(self, airflow: AirflowClient, source: Source, fields: dict[str, int]) -> Refreshed:
@@ -94,6 +97,20 @@ class Demo:
             console.notes.print(answer.table())
             console.say(f"{answer.stages()}\n")
         return answers[0].stage_ms
+
+    def _click(self, service: ServiceClient) -> float:
+        """Somebody whom nobody knows clicks once. Returns the milliseconds from the click until the list that it changed."""
+        visitor = f"visitor {uuid.uuid4().hex[:6]}"
+        item = service.recommend(visitor).items[0]
+        _head(f"A click on “{item.get('title') or item['item_id']}”, and the very next list")
+        began = time.monotonic()
+        service.click(visitor, str(item["item_id"]))
+        after = service.recommend(visitor)
+        taken_ms = round((time.monotonic() - began) * 1000, 1)
+        console.notes.print(after.table())
+        moved = ", ".join(f"{name} {value}" for name, value in service.nearline(visitor).items() if value)
+        console.say(f"{taken_ms:.0f} ms after the click; the stream knows: {moved}\n")
+        return taken_ms
 
     def _roll(self, service: ServiceClient, before: VersionName, version: VersionName) -> None:
         """Back and forward once, by the command that an operator types, timed until an answer comes from the other version."""

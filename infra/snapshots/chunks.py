@@ -76,7 +76,7 @@ def seal_chunks(
 
     The file's name is the digest of its content, so publishers at the same moment do not write over each other.
     """
-    prefix_bytes = len(keys.version_prefix(version.application, version.version))
+    prefix_bytes = keys.UserKeys(version.application, version.version).prefix_bytes
     chunks = []
     for span, rows in rows_of_spans(version.storage, spans_of(version.storage, files), RECORD_COLUMNS):
         chunks.append(_chunk(span, records_of(rows), prefix_bytes=prefix_bytes))

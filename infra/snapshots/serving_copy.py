@@ -72,7 +72,7 @@ class ServingCopy:
     def __init__(self, client: redis.Redis, version: Version) -> None:
         self._client = client
         self._version = version
-        self._prefix = keys.version_prefix(version.application, version.version).encode()
+        self._keys = keys.UserKeys(version.application, version.version)
         self._marker_key = keys.load_marker(version.application, version.version)
 
     def marker(self) -> dict[str, object] | None:
@@ -257,17 +257,17 @@ class ServingCopy:
     def _full(self, names: Sequence[bytes]) -> Iterator[list[bytes]]:
         """The keys with the version's prefix, as many at a time as one command takes."""
         for at in range(0, len(names), _COMMAND_KEYS):
-            yield [self._prefix + name for name in names[at : at + _COMMAND_KEYS]]
+            yield [self._keys.key(name) for name in names[at : at + _COMMAND_KEYS]]
 
     def _strays(self, known: NDArray[np.int64]) -> Iterator[bytes]:
         """The version's keys of records that are of none of its users. known: the hash of each key that is, sorted."""
         for page in pages(self._client, self._version.application, self._version.version):
-            names = [key[len(self._prefix) :] for key in page]
+            names = [self._keys.name(key) for key in page]
             names = [name for name in names if name.startswith(_RECORD_KEYS)]
             hashes = _hashes(names)
             found = np.searchsorted(known, hashes)
             is_known = (found < len(known)) & (np.append(known, 0)[found] == hashes)
-            yield from (self._prefix + names[at] for at in np.flatnonzero(~is_known))
+            yield from (self._keys.key(names[at]) for at in np.flatnonzero(~is_known))
 
     def _delete_strays(self, known: NDArray[np.int64]) -> None:
         strays, deleted = self._strays(known), 0

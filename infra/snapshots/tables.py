@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,12 @@ USER_VECTORS = "user_vectors"
 ITEM_VECTORS = "item_vectors"
 CHUNKS = "chunks"
 """The names of a snapshot's parts in its manifest."""
+
+USER_WEIGHT = "user_weight"
+"""Column of the item vectors: UserProjection.weights; float32. Snapshots sealed before there was one are without it."""
+
+USER_SCALE = b"user_scale"
+"""In the item vectors' schema: UserProjection.scale, as JSON."""
 
 CANDIDATES_SCHEMA = pa.schema(
     [
@@ -77,6 +84,33 @@ class ItemTable:
     columns: ItemColumns
     genre_names: tuple[str, ...]
     index_of: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class UserProjection:
+    """From item vectors to a user's, up to a factor of the user's own: (the sum of weights_i item_i over the user's items) / scale.
+
+    weights: float32 [n_items], 0 where nobody took the item. scale: float32 [d]; where it is 0 every item vector is 0.
+    """
+
+    weights: Float32s
+    scale: Float32s
+
+    def user(self, items: Sequence[int], item_vectors: Float32s) -> Float32s:
+        """The vector of a user who took those items, each once: float32 [d] of length 1; zeros where none has a direction."""
+        chosen = np.asarray(items, np.int64)
+        total = (self.weights[chosen, None] * item_vectors[chosen]).sum(axis=0)
+        vector: Float32s = np.divide(total, self.scale, out=np.zeros_like(total), where=self.scale > 0)
+        length = np.linalg.norm(vector)
+        return vector / length if length > 0 else vector
+
+
+@dataclass(frozen=True, slots=True)
+class ItemVectors:
+    """The item side of the embedding. vectors: float32 [n_items, d]; projection: None where the snapshot was sealed without."""
+
+    vectors: Float32s
+    projection: UserProjection | None
 
 
 def verify_part(version: Version, manifest: Manifest, part: str) -> list[str]:
@@ -144,6 +178,39 @@ def read_popular(storage: Storage, files: list[str]) -> dict[str, tuple[Int32s, 
             rows["score"].to_numpy().astype(np.float32),
         )
     return lists
+
+
+def read_item_vectors(storage: Storage, files: list[str]) -> ItemVectors:
+    """The item vectors, row i of item i. Raises SnapshotCorrupt where the index is not 0..n-1 or lengths differ."""
+    table = pa.concat_tables([_read(storage, name) for name in files]).sort_by("item_index")
+    n = table.num_rows
+    if not np.array_equal(table["item_index"].to_numpy(), np.arange(n)):
+        raise SnapshotCorrupt(f"The item vectors' {n} indexes are not 0 to {n - 1}, each once.")
+    column = table["vector"].combine_chunks()
+    flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    if n and len(set(pc.list_value_length(column).to_pylist())) > 1:
+        raise SnapshotCorrupt("The item vectors are not of one length.")
+    vectors = np.ascontiguousarray(flat.reshape(n, -1) if n else np.zeros((0, 0), np.float32))
+    projection = user_projection(table)
+    if projection is not None and len(projection.scale) != vectors.shape[1]:
+        raise SnapshotCorrupt(f"user_scale has {len(projection.scale)} numbers for vectors of {vectors.shape[1]}.")
+    return ItemVectors(vectors, projection)
+
+
+def user_projection(table: pa.Table) -> UserProjection | None:
+    """What the item vectors' table says of users, in its order. Raises SnapshotCorrupt where that cannot be."""
+    scale = (table.schema.metadata or {}).get(USER_SCALE)
+    if scale is None and USER_WEIGHT not in table.column_names:
+        return None
+    if scale is None or USER_WEIGHT not in table.column_names:
+        raise SnapshotCorrupt("The item vectors have one of user_weight and user_scale, and not the other.")
+    weights = table[USER_WEIGHT].to_numpy().astype(np.float32)
+    projection = UserProjection(weights, np.array(json.loads(scale), np.float32))
+    for name, values in (("user_weight", projection.weights), ("user_scale", projection.scale)):
+        wrong = int((~(np.isfinite(values) & (values >= 0))).sum())
+        if wrong:
+            raise SnapshotCorrupt(f"{wrong} of {len(values)} numbers of {name} are not 0 or more.")
+    return projection
 
 
 def _read(storage: Storage, name: str) -> pa.Table:

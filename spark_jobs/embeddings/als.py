@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from infra.contracts.candidates import Float32s
+from infra.snapshots.tables import UserProjection
 from spark_jobs.embeddings.vectors import Factors, Size, matrix_of, unit, user_batch
 
 
@@ -26,7 +27,10 @@ class AlsShape:
 
 
 def factorise(interactions: DataFrame, *, size: Size, dim: int, seed: int, shape: AlsShape | None = None) -> Factors:
-    """Item vectors are zeros where an item has no interaction; users are scaled to length 1."""
+    """Item vectors are zeros where an item has no interaction; users are scaled to length 1.
+
+    The projection is the plain mean of item vectors: an approximation, for a user of ALS is the solution of a system of equations.
+    """
     shape = shape or AlsShape()
     pairs = interactions.groupBy("user_index", "item_index").agg(F.count("*").cast("float").alias("weight"))
     model = ALS(
@@ -49,7 +53,8 @@ def factorise(interactions: DataFrame, *, size: Size, dim: int, seed: int, shape
     known = np.sort(model.userFactors.select("id").toArrow()["id"].to_numpy())
     as_users = functools.partial(_as_users, mean_user)
     users = model.userFactors.mapInArrow(as_users, "user_index int, vector array<float>")
-    return Factors(vectors, users, known, mean_user, np.zeros(0, np.float32))
+    projection = UserProjection(np.ones(size.items, np.float32), np.ones(dim, np.float32))
+    return Factors(vectors, users, known, mean_user, np.zeros(0, np.float32), projection)
 
 
 def _sum_of_units(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from infra.contracts.candidates import Float32s
 from infra.contracts.errors import DataRefused
+from infra.snapshots.tables import UserProjection
 from spark_jobs.embeddings import spectral
 from spark_jobs.embeddings.spectral import Shape
 from spark_jobs.embeddings.vectors import Factors, Size, matrix_of
@@ -27,6 +28,7 @@ class Embedding:
     user_vectors: a frame of user_index int and vector array<float> of length 1, each of 0..n_users-1 once. Lazy. Columns
     that a caller adds are carried through retrieval.
     singular_values: float32 [d] falling; empty for ALS. d is dim, or less where there are fewer users or items.
+    projection: from item vectors to a user's; None where vectors were read back, which nothing projects any more.
     """
 
     item_vectors: Float32s
@@ -34,6 +36,7 @@ class Embedding:
     n_users: int
     algorithm: str
     singular_values: Float32s
+    projection: UserProjection | None = None
 
     @property
     def dim(self) -> int:
@@ -73,7 +76,7 @@ def fit(
     else:
         factors = spectral.factorise(spark, interactions, size=size, dim=dim, seed=seed, shape=shape or Shape())
     users = with_every_user(spark, factors, n_users=n_users)
-    return Embedding(factors.item_vectors, users, n_users, algorithm, factors.singular_values)
+    return Embedding(factors.item_vectors, users, n_users, algorithm, factors.singular_values, factors.projection)
 
 
 def with_every_user(spark: SparkSession, factors: Factors, *, n_users: int) -> DataFrame:

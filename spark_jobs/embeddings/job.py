@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from infra.catalog.features.ranking import ITEM_FEATURES, USER_FEATURES
 from infra.contracts.candidates import Float32s
 from infra.contracts.errors import ContractViolation
 from infra.snapshots.storage import Storage
-from infra.snapshots.tables import ITEM_VECTORS, USER_VECTORS
+from infra.snapshots.tables import ITEM_VECTORS, USER_SCALE, USER_VECTORS
 from infra.snapshots.versions import StepOutput, Version
 from spark_jobs import frames
 from spark_jobs.embeddings.activity import activity
@@ -74,7 +75,7 @@ def embed(
             seed=options.seed,
         )
         advance(1)
-        write_item_vectors(out, embedding.item_vectors)
+        write_item_vectors(out, embedding)
         users = frames.write(embedding.user_vectors, out, USER_VECTORS, schema=USER_VECTORS_SCHEMA)
         if users.rows != source.n_users:
             raise ContractViolation(f"{users.rows} users were embedded; the dataset has {source.n_users}.")
@@ -111,14 +112,19 @@ def _figures(embedding: Embedding, source: Source) -> dict[str, object]:
     }
 
 
-def write_item_vectors(out: Storage, vectors: Float32s) -> None:
-    """One file below item_vectors/, row i for item i."""
+def write_item_vectors(out: Storage, embedding: Embedding) -> None:
+    """One file below item_vectors/, row i for item i; it also says how item vectors make a user's."""
+    vectors, projection = embedding.item_vectors, embedding.projection
+    if projection is None:
+        raise ContractViolation("An embedding that was read back, without its projection, is not to be written again.")
     name = f"{ITEM_VECTORS}/part-00000.parquet"
-    with out.open(name, "wb") as file, pq.ParquetWriter(file, ITEM_VECTORS_SCHEMA, use_dictionary=False) as writer:
+    schema = ITEM_VECTORS_SCHEMA.with_metadata({USER_SCALE: json.dumps(projection.scale.tolist())})
+    with out.open(name, "wb") as file, pq.ParquetWriter(file, schema, use_dictionary=False) as writer:
         for low in range(0, len(vectors), _ROW_GROUP):
             rows = np.ascontiguousarray(vectors[low : low + _ROW_GROUP])
             index = pa.array(np.arange(low, low + len(rows), dtype=np.int32))
-            writer.write_table(pa.Table.from_arrays([index, vector_column(rows)], schema=ITEM_VECTORS_SCHEMA))
+            columns = [index, vector_column(rows), pa.array(projection.weights[low : low + len(rows)])]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
 def read_item_vectors(out: Storage) -> Float32s:

@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from scipy import sparse
 
 from infra.contracts.candidates import Float32s
+from infra.snapshots.tables import UserProjection
 from spark_jobs.embeddings import blocks
 from spark_jobs.embeddings.blocks import Block
 from spark_jobs.embeddings.vectors import Factors, Size, unit, user_batch
@@ -42,7 +43,8 @@ def factorise(
     """Randomised SVD of A (Halko, Martinsson and Tropp 2011): power iterations with QR on the driver, then Rayleigh-Ritz.
 
     With A ~ U S V' an item is V_i s^singular_power d_i^item_lift and a user is A_u V: a sum over the user's items, so a
-    fresh one can be computed from recent items alone.
+    fresh one can be computed from recent items alone; by item vectors it is
+    (sum of d_i^-(item_power + item_lift) item_i) / s^singular_power.
     """
     n_items = size.items
     built = blocks.build(
@@ -61,14 +63,16 @@ def factorise(
     vectors = (basis @ rotation[:, order]).astype(np.float32)
     vectors *= _signs(vectors)
     lift = _power(degrees, shape.item_lift)[:, None]
-    item_vectors = np.ascontiguousarray(vectors * singular**shape.singular_power * lift)
+    scaled = singular**shape.singular_power
+    item_vectors = np.ascontiguousarray(vectors * scaled * lift)
+    projection = UserProjection(_power(degrees, -shape.item_power - shape.item_lift), scaled)
     terms = np.ascontiguousarray(vectors * scale[:, None])
     mean_user = unit((degrees @ terms)[None])[0]
     shared = spark.sparkContext.broadcast((terms, mean_user))
     project = functools.partial(_project, shared, n_items)
     user_vectors = built.mapInArrow(project, "user_index int, vector array<float>")
     known = [np.frombuffer(row.users, "<i4") for row in built.select("users").collect()]
-    return Factors(item_vectors, user_vectors, np.sort(np.concatenate(known)), mean_user, singular)
+    return Factors(item_vectors, user_vectors, np.sort(np.concatenate(known)), mean_user, singular, projection)
 
 
 def _power(values: Float32s, exponent: float) -> Float32s:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 
 from infra.contracts.candidates import Float32s, Int32s
+from infra.snapshots.tables import USER_WEIGHT, UserProjection
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class Factors:
     """What an embedder learns.
 
     item_vectors: float32 [n_items, d]; user_vectors: frame of user_index, vector (length 1) of the users that have
-    interactions, which known_users lists; mean_user: float32 [d], length 1; singular_values: float32 [d] falling, or empty.
+    interactions, which known_users lists; mean_user: float32 [d], length 1; singular_values: float32 [d] falling, or empty;
+    projection: from item vectors to a user's.
     """
 
     item_vectors: Float32s
@@ -33,10 +35,15 @@ class Factors:
     known_users: Int32s
     mean_user: Float32s
     singular_values: Float32s
+    projection: UserProjection
 
 
 ITEM_VECTORS_SCHEMA = pa.schema(
-    [pa.field("item_index", pa.int32(), nullable=False), pa.field("vector", pa.list_(pa.float32()), nullable=False)]
+    [
+        pa.field("item_index", pa.int32(), nullable=False),
+        pa.field("vector", pa.list_(pa.float32()), nullable=False),
+        pa.field(USER_WEIGHT, pa.float32(), nullable=False),
+    ]
 )
 USER_VECTORS_SCHEMA = pa.schema(
     [pa.field("user_index", pa.int32(), nullable=False), pa.field("vector", pa.list_(pa.float32()), nullable=False)]

@@ -45,7 +45,7 @@ async def _fetch(store: Path, redis_url: str, *, users: int, top: int, seconds: 
     await live.check()
     if live.current is None:
         raise AssertionError(f"nothing is live: {live.problem}")
-    snapshot, reader, numbers = live.current, UserReader(client), itertools.count()
+    snapshot, reader, numbers = live.current, UserReader(client, RANKING), itertools.count()
     taken: list[float] = []
 
     async def caller(until_s: float) -> None:

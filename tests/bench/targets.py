@@ -50,10 +50,33 @@ TARGETS = (
     Target("snapshots", "gc_read_p99_ratio", "p99 of reads during garbage collection / without", "at most", 1.5),
     Target("snapshots", "torn_reads", "records of another version than the request's, of all reads", "at most", 0),
     Target("snapshots", "missing_reads", "records not there although leased, of all reads", "at most", 0),
+    Target(
+        "nearline", "worker_vs_append_ratio", "events/s of one worker / events/s of the log's appends", "at least", 0.6
+    ),
+    Target("nearline", "worker_events_per_s", "events/s that one worker process counts", "at least", 60_000),
+    Target(
+        "nearline", "freshness_ms_p99", "from an event to its effect being readable at 5,000/s, p99, ms", "at most", 250
+    ),
+    Target(
+        "nearline", "event_to_ranking_ms_p99", "from a click to a changed list, both by HTTP, p99, ms", "at most", 1000
+    ),
+    Target(
+        "nearline",
+        "worker_vs_spark_freshness_ratio",
+        "the worker's p99 freshness / Spark Structured Streaming's, on Kafka",
+        "at most",
+        0.15,
+    ),
+    Target(
+        "nearline", "wrong_rows_worker", "entities whose state is wrong after 20 kill -9 of the worker", "at most", 0
+    ),
+    Target("nearline", "wrong_rows_spark", "the same of Spark", "at most", 0),
+    Target("nearline", "replay_mismatches", "served vectors that a replay computes otherwise", "at most", 0),
+    Target("nearline", "two_workers_speedup", "events/s of two workers / of one, on one Redis", "at least", 1.4),
     Target("serve", "recommend_p99_ms_half_load", "`/recommend` at half of its peak rate, p99, ms", "at most", 40),
 )
 
-COMMANDS = {name: f"make bench-{name}" for name in ("demo", "batch", "serve", "snapshots", "quality")}
+COMMANDS = {name: f"make bench-{name}" for name in ("demo", "batch", "serve", "snapshots", "nearline", "quality")}
 """Each benchmark's command, in the order of the page."""
 
 ABOUT = {
@@ -72,6 +95,13 @@ ABOUT = {
     "the alias again within a request (`torn_reads_reread`), and when a copy is deleted at once (`missing_reads_no_grace`). "
     "Loading writes every record and reads all of them back. Reads during garbage collection come at a set rate, and count from "
     "the moment each was due. A rollback by REST counts from the request to Airflow to the first answer from the other version.",
+    "nearline": "Events are clicks, views and purchases; each concerns a user and an item, so it is two records. Throughput: a log "
+    "is appended full in batches of 500 events, then one worker process drains it, timed from a quarter on. Freshness: events come "
+    "open loop at a set rate from a process of their own, and each counts from the moment it was due until its shard's offset, "
+    "which moves in the same call as the state, has passed it. Ranking: a click by POST /events until POST /recommend gives a list "
+    "without the item and the user's features have moved, while 1,000 other events a second are counted. Two Redis: the log on one "
+    "of its own (HEADGATE_LOG_REDIS_URL). The control of the replays (`asof_mismatches`) is the usual join of features by the time "
+    "of the event.",
     "quality": "Recall@20, NDCG@20 and Recall@1000 over users with held-out items; items taken before are left out of the lists, "
     "all others are ranked. Gowalla: fitted on train, judged on valid (SNAP loc-gowalla, the split of the published tables, "
     "whose figures are for its test part and so not these). World: the generated shop's last week; the oracle ranks by the "

@@ -133,6 +133,21 @@ def test_an_item_that_is_taken_moves_into_the_history_and_leaves_the_list(watche
     assert title not in watched.page.locator("#list .title").all_inner_texts()
 
 
+def test_a_click_moves_the_features_of_the_stream_and_the_page_marks_them(watched: Watched) -> None:
+    page = watched.page
+    page.get_by_label("or any user id").fill("newcomer")
+    page.keyboard.press("Enter")
+    clicks = page.locator("#nearline > div").filter(has_text="clicks last hour")
+    expect(clicks.locator("dd")).to_have_text("0")
+    expect(page.locator("#decided")).to_contain_text("decided by popular")
+    page.locator("#list button").nth(1).click()
+    expect(clicks.locator("dd")).to_have_text("0 → 1 moved")
+    expect(page.locator("#nearline > div.moved")).to_have_count(3)
+    expect(page.locator("#decided")).to_contain_text("decided by fresh")
+    assert "fresh" in page.locator("#list .source").all_inner_texts()
+    expect(page.locator("#list .moved-up").first).to_be_visible()
+
+
 def test_the_keyboard_alone_reaches_user_count_and_button(watched: Watched) -> None:
     page = watched.page
     page.locator("body").press("Tab")

@@ -1,9 +1,10 @@
-"""What every event log must do; run against each one that there is."""
+"""What the event log in Redis streams must do: offsets, what is lost, what is refused, and what is there after a failure."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,51 +12,32 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import pytest_asyncio
 import redis
-import redis.asyncio
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from infra.contracts.errors import ContractViolation, DependencyUnavailable, InvalidRequest
-from infra.contracts.events import Event
-from infra.contracts.ids import ItemId, UserId
-from infra.eventlog.protocol import EventLog
-from infra.eventlog.redis_streams import RedisStreamLog, StreamLayout
+from infra.contracts.errors import ContractViolation, DependencyUnavailable
+from infra.contracts.events import SHARDS
+from infra.eventlog import records as wire
+from infra.eventlog.protocol import Appended, Extent, LogLost
+from infra.eventlog.redis_streams import RedisStreamLog
+from infra.snapshots import keys
 from infra.snapshots.connection import serving_client
 from tests.fixtures.proof import sized
+from tests.fixtures.redis_memory import remembered
 from tests.fixtures.redis_server import RedisProcess, new_redis
+from tests.unit.infra.eventlog.scenes import ALL, RANKING, drained, everything, layout, record, spread, write_by_hand
 
-START = datetime(2024, 6, 1, 12, tzinfo=UTC)
-LAYOUT = StreamLayout(
-    stream="log",
-    seen=lambda event_id: f"seen:{event_id}",
-    recent=lambda user_id: f"recent:{user_id}",
-    counts=lambda event_type: event_type != "view",
-    recent_items=3,
-)
-
-
-def event(number: int, *, user: str = "u1", item: str = "", kind: str = "click", value: float | None = None) -> Event:
-    return Event(
-        event_id=f"e{number}",
-        user_id=UserId(user),
-        item_id=ItemId(item or f"i{number}"),
-        event_type=kind,
-        event_time=START + timedelta(seconds=number),
-        value=value,
-    )
+SOON_S = 60.0
+"""Far more than any answer takes; whoever waits longer hangs."""
 
 
 @dataclass
 class Under:
     """A log under test and the Redis behind it."""
 
-    log: EventLog
-    client: redis.asyncio.Redis
+    log: RedisStreamLog
     raw: redis.Redis
-
-    async def all(self) -> list[Event]:
-        return [row.event for row in await self.log.read(after="0-0", count=10_000)]
 
 
 @pytest.fixture(scope="module")
@@ -66,127 +48,276 @@ def server() -> Iterator[RedisProcess]:
     shutil.rmtree(server.folder, ignore_errors=True)
 
 
+@pytest.fixture
+def forgetful() -> Iterator[RedisProcess]:
+    """A Redis to kill that then has lost its memory."""
+    server = new_redis()
+    yield server
+    server.stop()
+    shutil.rmtree(server.folder, ignore_errors=True)
+
+
 @pytest_asyncio.fixture
 async def under(server: RedisProcess) -> AsyncIterator[Under]:
     raw = redis.Redis.from_url(server.url)
     raw.flushall()
-    client = serving_client(server.url, timeout_s=5.0)
-    yield Under(RedisStreamLog(client, LAYOUT), client, raw)
-    await client.aclose()
+    log = RedisStreamLog(serving_client(server.url, timeout_s=5.0), layout())
+    yield Under(log, raw)
+    await log.close()
     raw.close()
 
 
-async def test_events_are_read_back_as_they_were_sent_in_their_order(under: Under) -> None:
-    sent = [event(1), event(2, kind="rating", value=4.5), event(3, value=-0.1), event(4, user="a:{}\n\x00é", item="\n")]
-    appended = await under.log.append(sent)
-    assert [row.duplicate for row in appended] == [False] * 4
-    read = await under.log.read(after="0-0", count=10)
-    assert [row.event for row in read] == sent
-    assert [row.position for row in read] == [row.position for row in appended]
+async def test_records_are_read_back_in_their_order_at_offsets_from_1_of_each_shard(under: Under) -> None:
+    sent = [record(1), record(2), record(3, shard=5), record(4)]
+    assert await under.log.append(sent) == [
+        Appended(3, 1, duplicate=False),
+        Appended(3, 2, duplicate=False),
+        Appended(5, 1, duplicate=False),
+        Appended(3, 3, duplicate=False),
+    ]
+    assert await everything(under.log) == {3: [sent[0], sent[1], sent[3]], 5: [sent[2]]}
+    assert await under.log.extents([3, 5, 9]) == {3: Extent(1, 3), 5: Extent(1, 1), 9: Extent(1, 0)}
 
 
-async def test_reading_goes_on_after_a_position_and_stops_at_the_count(under: Under) -> None:
-    await under.log.append([event(number) for number in range(10)])
-    first = await under.log.read(after="0-0", count=4)
-    rest = await under.log.read(after=first[-1].position, count=100)
-    assert [row.event.event_id for row in first + rest] == [f"e{number}" for number in range(10)]
-    assert await under.log.read(after=rest[-1].position, count=5) == []
+async def test_one_call_takes_records_of_all_shards_and_one_reads_them(under: Under) -> None:
+    sent = spread(range(50))
+    answers = await under.log.append(sent)
+    assert [(one.shard, one.offset) for one in answers] == [(n % SHARDS, n // SHARDS + 1) for n in range(50)]
+    pieces = await under.log.read(ALL, count=100)
+    assert [piece.shard for piece in pieces] == list(range(SHARDS))
+    assert {piece.shard: wire.decode(piece.payloads) for piece in pieces} == {
+        shard: sent[shard::SHARDS] for shard in range(SHARDS)
+    }
+
+
+async def test_reading_goes_on_behind_an_offset_and_stops_at_the_count_of_each_shard(under: Under) -> None:
+    await under.log.append([*(record(n) for n in range(10)), record(10, shard=5)])
+    first = await under.log.read({3: 0, 5: 0}, count=4)
+    assert [(piece.shard, piece.after, piece.upto) for piece in first] == [(3, 0, 4), (5, 0, 1)]
+    rest = await under.log.read({3: 4, 5: 1}, count=100)
+    assert [(piece.shard, list(piece.offsets)) for piece in rest] == [(3, [5, 6, 7, 8, 9, 10])]
+    assert await under.log.read({3: 10, 5: 1}, count=5) == []
+    assert await under.log.read({}, count=5) == []
 
 
 async def test_nothing_appended_is_nothing_written(under: Under) -> None:
     assert await under.log.append([]) == []
-    assert await under.all() == []
+    assert await everything(under.log) == {} and under.raw.dbsize() == 0
 
 
-@pytest.mark.parametrize("position", ["", "0", "newest", "(1-0", "-", "$", "1-0\n", "x" * 5000])
-async def test_what_is_no_position_is_refused(position: str, under: Under) -> None:
-    with pytest.raises(InvalidRequest, match="is not a position of this log"):
-        await under.log.read(after=position, count=1)
+async def test_the_log_says_when_it_took_a_record_by_its_own_clock(under: Under) -> None:
+    def now_ms() -> int:
+        seconds, micros = under.raw.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    before = now_ms()
+    await under.log.append([record(1)])
+    (piece,) = await under.log.read({3: 0}, count=1)
+    assert before <= piece.logged_ms[0] <= now_ms()
 
 
-async def test_an_event_sent_again_stands_once_at_the_place_it_was_first_taken(under: Under) -> None:
-    first = await under.log.append([event(1), event(2)])
-    again = await under.log.append([event(2), event(3), event(3)])
-    assert [row.duplicate for row in again] == [True, False, True]
-    assert again[0].position == first[1].position
-    assert again[1].position == again[2].position
-    assert [row.event_id for row in await under.all()] == ["e1", "e2", "e3"]
+# -- what is lost
 
 
-async def test_of_many_producers_that_retry_at_the_same_moment_each_event_is_taken_once(under: Under) -> None:
-    batches = [[event(number) for number in range(start, start + 10)] for start in range(0, 60, 5)]
-    answers = await asyncio.gather(*(under.log.append(batch) for batch in batches for _ in range(3)))
-    assert sorted(row.event_id for row in await under.all()) == sorted(f"e{number}" for number in range(65))
-    assert sum(not row.duplicate for answer in answers for row in answer) == 65
+async def test_what_was_trimmed_is_lost_to_whoever_has_yet_to_read_it_and_to_nobody_else(under: Under) -> None:
+    await under.log.append([record(n) for n in range(6)])
+    await under.log.trim(3, upto=4)
+    assert await under.log.extents([3]) == {3: Extent(5, 6)}
+    for after in (0, 3):
+        with pytest.raises(LogLost, match=rf"Shard 3 of the log begins at 5; wanted is {after + 1}\."):
+            await under.log.read({3: after}, count=10)
+    (piece,) = await under.log.read({3: 4}, count=10)
+    assert list(piece.offsets) == [5, 6]
 
 
-async def test_with_memory_full_none_of_several_is_taken_and_later_all_are(under: Under) -> None:
-    await under.log.append([event(0)])
-    used = int(under.raw.info("memory")["used_memory"])
-    under.raw.config_set("maxmemory", used - 1)
+async def test_a_log_of_which_all_was_trimmed_goes_on_at_the_next_offset(under: Under) -> None:
+    await under.log.append([record(n) for n in range(3)])
+    await under.log.trim(3, upto=10)
+    assert await under.log.extents([3]) == {3: Extent(4, 3)}
+    assert await under.log.read({3: 3}, count=10) == []
+    with pytest.raises(LogLost, match="begins at 4; wanted is 3"):
+        await under.log.read({3: 2}, count=10)
+    again, fresh = await under.log.append([record(2), record(3)])
+    assert again == Appended(3, 3, duplicate=True), "what is trimmed is still known"
+    assert fresh == Appended(3, 4, duplicate=False)
+
+
+async def test_a_hole_in_the_middle_is_a_loss_and_so_is_an_entry_that_stands_beyond_all(under: Under) -> None:
+    stream = keys.event_log(RANKING, 3)
+    await under.log.append([record(n) for n in range(4)])
+    under.raw.xdel(stream, "2-0", *(entry for entry, _ in under.raw.xrange(stream, "2-0", "2")))  # type: ignore[arg-type,union-attr]
+    with pytest.raises(LogLost, match=r"Shard 3 of the log has 3 records from 1 to 4\."):
+        await under.log.read({3: 0}, count=10)
+    under.raw.xadd(stream, {"who": "somebody else"})
+    with pytest.raises(LogLost, match=r"Shard 3 of the log has 3 records from 3 to 1[0-9]{12}\."):
+        await under.log.read({3: 2}, count=10)
+
+
+async def test_an_offset_that_the_log_never_reached_is_a_loss(under: Under) -> None:
+    await under.log.append([record(n) for n in range(3)])
+    with pytest.raises(LogLost, match=r"Shard 3 of the log ends at 3; it was read up to 4 before\.") as raised:
+        await under.log.read({3: 4}, count=1)
+    assert "archive" in raised.value.mend
+
+
+async def test_a_redis_that_lost_its_memory_is_a_loss_and_not_an_empty_log(forgetful: RedisProcess) -> None:
+    before, log = (RedisStreamLog(serving_client(forgetful.url, timeout_s=5.0), layout()) for _ in range(2))
+    await before.append([record(n) for n in range(3)])
+    forgetful.kill()
+    forgetful.start()
+    with pytest.raises(LogLost, match=r"ends at 0; it was read up to 3 before\."):
+        await log.read({3: 3}, count=1)
+    assert await log.append([record(1)]) == [Appended(3, 1, duplicate=False)]
+    await before.close()
+    await log.close()
+
+
+@given(
+    times_ms=st.lists(st.integers(1, 60), max_size=30).map(sorted),
+    trimmed=st.integers(0, 30),
+    moment_ms=st.integers(0, 61),
+)
+@hypothesis_settings(
+    max_examples=sized(60, full=1000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_the_offset_before_a_moment_is_that_of_the_last_record_logged_earlier(
+    server: RedisProcess, times_ms: list[int], trimmed: int, moment_ms: int
+) -> None:
+    async def found() -> int:
+        log = RedisStreamLog(serving_client(server.url, timeout_s=5.0), layout())
+        await log.trim(3, upto=trimmed)
+        offset = await log.offset_before(3, datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=moment_ms))
+        await log.read({3: offset}, count=1)  # may be read from
+        await log.close()
+        return offset
+
+    with redis.Redis.from_url(server.url) as raw:
+        raw.flushall()
+        if times_ms:
+            write_by_hand(raw, times_ms)
+    earlier = sum(time_ms < moment_ms for time_ms in times_ms)
+    assert asyncio.run(found()) == max(earlier, min(trimmed, len(times_ms)))
+
+
+# -- what is refused
+
+
+async def test_with_memory_full_nothing_of_an_append_is_written_and_later_all_of_it(under: Under) -> None:
+    await under.log.append([record(0)])
+    held = remembered(under.raw)
+    under.raw.config_set("maxmemory", 1)
     try:
-        with pytest.raises(DependencyUnavailable, match="did not take 5 event"):
-            await under.log.append([event(number) for number in range(1, 6)])
-        assert [row.event_id for row in await under.all()] == ["e0"]
-        assert under.raw.keys("seen:e[1-5]") == []
+        with pytest.raises(DependencyUnavailable, match=r"did not take 40 record.*memory"):
+            await under.log.append(spread(range(1, 41)))
+        assert await everything(under.log) == {3: [record(0)]}, "it can still be read"
     finally:
         under.raw.config_set("maxmemory", 0)
-    assert not any(row.duplicate for row in await under.log.append([event(number) for number in range(1, 6)]))
-    assert len(await under.all()) == 6
+    assert remembered(under.raw) == held
+    assert not any(one.duplicate for one in await under.log.append(spread(range(1, 41))))
 
 
-async def test_a_log_that_is_away_says_so_and_takes_none() -> None:
-    server = new_redis()
-    client = serving_client(server.url, timeout_s=1.0)
-    log = RedisStreamLog(client, LAYOUT)
-    server.kill()
-    with pytest.raises(DependencyUnavailable, match="Send them again with the same event_id"):
-        await log.append([event(1)])
-    with pytest.raises(DependencyUnavailable, match="cannot be read"):
-        await log.read(after="0-0", count=1)
-    server.start()
-    await log.append([event(1)])
-    assert [row.event.event_id for row in await log.read(after="0-0", count=9)] == ["e1"]
-    await client.aclose()
-    server.stop()
+async def test_where_one_shard_fails_the_call_fails_and_sent_again_the_others_count_once(under: Under) -> None:
+    stream = keys.event_log(RANKING, 5)
+    under.raw.set(stream, "in the way")
+    sent = [record(1, shard=4), record(2, shard=5), record(3, shard=6)]
+    with pytest.raises(DependencyUnavailable) as raised:
+        await under.log.append(sent)
+    assert raised.value.mend == "Send the events again with the same event_id; one that was taken counts once."
+    under.raw.delete(stream)
+    assert [one.duplicate for one in await under.log.append(sent)] == [True, False, True]
+    assert await everything(under.log) == {4: [sent[0]], 5: [sent[1]], 6: [sent[2]]}
 
 
-async def test_a_row_that_headgate_did_not_write_is_not_taken_for_an_event(under: Under) -> None:
-    under.raw.xadd("log", {"who": "somebody else"})
-    with pytest.raises(ContractViolation, match="a row that headgate did not write"):
-        await under.all()
+async def test_what_headgate_did_not_write_is_not_taken_for_a_record(under: Under) -> None:
+    await under.log.append([record(1)])
+    under.raw.xadd(keys.event_log(RANKING, 3), {"who": "somebody else"}, id="2-5")
+    (piece,) = await under.log.read({3: 0}, count=10)
+    with pytest.raises(ContractViolation, match=r"a record that headgate did not write: b'somebody else'"):
+        wire.decode(piece.payloads)
 
 
-async def test_the_newest_items_that_count_are_kept_for_the_next_request(under: Under) -> None:
-    sent = [event(5), event(1), event(2, kind="view"), event(3), event(4), event(6, item="i3")]
-    await under.log.append(sent)
-    assert under.raw.zrevrange("recent:u1", 0, -1) == [b"i3", b"i5", b"i4"]
-    assert 0 < under.raw.ttl("recent:u1") <= 7 * 86_400
+# -- a Redis that goes away
 
 
-async def test_an_item_seen_earlier_again_keeps_its_latest_time(under: Under) -> None:
-    await under.log.append([event(9, item="i1"), event(8, item="i2"), event(1, item="i1")])
-    assert under.raw.zrevrange("recent:u1", 0, -1) == [b"i1", b"i2"]
+async def test_a_log_that_is_away_says_so_for_every_call_and_takes_nothing(forgetful: RedisProcess) -> None:
+    log = RedisStreamLog(serving_client(forgetful.url, timeout_s=1.0), layout())
+    forgetful.kill()
+    calls = (
+        log.append([record(1)]),
+        log.read(ALL, count=1),
+        log.extents([1]),
+        log.offset_before(1, datetime.now(UTC)),
+        log.trim(1, upto=1),
+    )
+    for call in calls:
+        with pytest.raises(DependencyUnavailable):
+            await asyncio.wait_for(call, SOON_S)
+    forgetful.start()
+    await log.append([record(1)])
+    assert await everything(log) == {3: [record(1)]}
+    await log.close()
 
 
-_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+async def test_a_redis_that_hangs_is_given_up_and_what_it_took_after_all_counts_once(own_redis: RedisProcess) -> None:
+    log = RedisStreamLog(serving_client(own_redis.url, timeout_s=0.5), layout())
+    await log.append([record(0)])  # connected, and the script is known
+    assert own_redis.process is not None
+    own_redis.process.send_signal(signal.SIGSTOP)
+    try:
+        for _ in range(2):
+            with pytest.raises(DependencyUnavailable):
+                await asyncio.wait_for(log.append([record(1)]), SOON_S)
+        with pytest.raises(DependencyUnavailable):
+            await asyncio.wait_for(log.read(ALL, count=1), SOON_S)
+    finally:
+        own_redis.process.send_signal(signal.SIGCONT)
+    (answer,) = await log.append([record(1)])
+    assert answer.offset == 2
+    assert await everything(log) == {3: [record(0), record(1)]}
+    await log.close()
 
 
-@given(user=_TEXT, item=_TEXT, kind=_TEXT, value=st.none() | st.floats(allow_nan=False, allow_infinity=False))
-@hypothesis_settings(
-    max_examples=sized(60, full=1200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_any_text_and_any_number_come_back_as_they_were(
-    server: RedisProcess, user: str, item: str, kind: str, value: float | None
+async def test_what_was_acknowledged_outlives_a_power_cut_and_what_is_sent_again_counts_once(
+    own_redis: RedisProcess,
 ) -> None:
-    async def there_and_back() -> None:
-        client = serving_client(server.url, timeout_s=5.0)
-        await client.flushall()
-        log = RedisStreamLog(client, LAYOUT)
-        sent = Event("e", UserId(user), ItemId(item), kind, START + timedelta(microseconds=123_457), value)
-        await log.append([sent])
-        (back,) = await log.read(after="0-0", count=2)
-        assert back.event == sent
-        await client.aclose()
+    log = RedisStreamLog(serving_client(own_redis.url, timeout_s=5.0), layout())
+    acknowledged: dict[int, int] = {}
 
-    asyncio.run(there_and_back())
+    async def send() -> None:
+        for number in range(100_000):
+            (answer,) = await log.append([record(number)])
+            acknowledged[number] = answer.offset
+
+    sending = asyncio.create_task(send())
+    while len(acknowledged) < 50:
+        await asyncio.sleep(0)
+    own_redis.kill()
+    with pytest.raises(DependencyUnavailable):
+        await sending
+    own_redis.start()
+    unanswered = len(acknowledged)
+    again = await log.append([record(number) for number in (*acknowledged, unanswered)])
+    assert [(one.offset, one.duplicate) for one in again[:-1]] == [(offset, True) for offset in acknowledged.values()]
+    assert await everything(log) == {3: [record(number) for number in range(unanswered + 1)]}
+    await log.close()
+
+
+async def test_reading_while_others_append_loses_nothing_and_never_calls_it_lost(
+    under: Under, server: RedisProcess
+) -> None:
+    after, seen = dict(ALL), list[str]()
+
+    async def send(first: int) -> None:
+        log = RedisStreamLog(serving_client(server.url, timeout_s=5.0), layout())
+        for start in range(first, first + 400, 8):
+            await log.append(spread(range(start, start + 8)))
+        await log.close()
+
+    sending = asyncio.gather(*(send(first) for first in (0, 1000, 2000)))
+    while not sending.done() or len(seen) < 1200:
+        await drained(
+            under.log, after, count=7, take=lambda piece: seen.extend(r.event_id for r in wire.decode(piece.payloads))
+        )
+        await asyncio.sleep(0)
+    await sending
+    assert sorted(seen) == sorted(f"e{first + n}" for first in (0, 1000, 2000) for n in range(400))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from bentos.ranking.schema import ReadyReply, RecommendReply, StatusReply, UserReply, UsersReply
 from infra.snapshots import keys
+from tests.fixtures.nearline import logged
 from tests.fixtures.proof import sized
 from tests.fixtures.redis_server import new_redis
 from tests.fixtures.service import Served, Stage, serving
@@ -195,18 +196,35 @@ def test_unknown_paths_and_methods_are_json_too(http_client: httpx.Client) -> No
     refused(http_client.get("/users/%FF"), 400)
 
 
-def test_events_are_taken_all_or_none_and_once(served: Served, http_client: httpx.Client) -> None:
-    log = served.stage.client
-    before = log.xlen(keys.event_log(RANKING))
+def test_good_events_are_taken_once_and_bad_ones_refused_with_their_reason(
+    served: Served, http_client: httpx.Client
+) -> None:
+    before, buried = len(logged(served.stage.client)), served.stage.client.xlen(keys.dead_letters(RANKING))
+    counted = StatusReply.model_validate(http_client.get("/status").json()).counters
     good = {"user_id": "u50", "item_id": "i1", "event_type": "click", "event_id": "once"}
     bad = good | {"event_id": "twice", "event_time": "3024-01-01T00:00:00Z"}
-    assert "events.1: " in refused(http_client.post("/events", json={"events": [good, bad]}), 422)
-    assert log.xlen(keys.event_log(RANKING)) == before
-    first = http_client.post("/events", json={"events": [good]}).json()
+    first = http_client.post("/events", json={"events": [bad, good]}).json()
+    assert (first["accepted"], first["duplicates"]) == (1, 0)
+    assert [one["index"] for one in first["refused"]] == [0] and "ahead of" in first["refused"][0]["reason"]
     again = http_client.post("/events", json=good).json()
-    assert (first["duplicates"], again["duplicates"]) == (0, 1)
-    assert first["positions"] == again["positions"]
-    assert log.xlen(keys.event_log(RANKING)) == before + 1
+    assert (again["duplicates"], again["positions"]) == (1, first["positions"])
+    assert len(logged(served.stage.client)) == before + 1
+    assert "ahead of" in refused(http_client.post("/events", json=bad), 422)
+    refused(http_client.post("/events", content=b"{no json", headers={"content-type": "application/json"}), 400)
+    counters = StatusReply.model_validate(http_client.get("/status").json()).counters
+    told = {name: counters[name] - counted[name] for name in ("events", "events_refused", "events_known_before")}
+    assert told == {"events": 1, "events_refused": 3, "events_known_before": 1}
+    assert served.stage.client.xlen(keys.dead_letters(RANKING)) == buried + 3
+
+
+def test_what_was_just_consumed_is_not_on_the_very_next_list(http_client: httpx.Client) -> None:
+    for _ in range(20):
+        shown = ask(http_client, user_id="u51", n=5).items[0].item_id
+        event = {"user_id": "u51", "item_id": shown, "event_type": "click"}
+        assert http_client.post("/events", json=event).status_code == 200
+        assert shown not in {item.item_id for item in ask(http_client, user_id="u51", n=200).items}
+    user = UserReply.model_validate(http_client.get("/users/u51").json())
+    assert (user.nearline["clicks_last_hour"], user.nearline["clicks_in_session"], user.counted) == (20, 20, True)
 
 
 def test_users_status_and_the_documents_hold_to_their_schemas(http_client: httpx.Client) -> None:

@@ -22,6 +22,7 @@ from infra.contracts.canaries import Canary, CanaryMode
 from infra.snapshots import keys
 from infra.snapshots.versions import Version
 from tests.fixtures.halves import USERS, half_world, halves_of
+from tests.fixtures.nearline import logged
 from tests.fixtures.proof import sized
 from tests.fixtures.redis_server import RedisProcess
 from tests.fixtures.service import Served, Stage, serving
@@ -244,10 +245,9 @@ async def test_every_event_that_was_acknowledged_is_in_the_log_after_a_kill(
 
     await asyncio.gather(*(send(producer) for producer in range(4)))
     await asyncio.to_thread(scene.server.start)
-    rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", scene.served.stage.client.xrange(keys.event_log(RANKING)))
-    logged = [fields[b"event_id"].decode() for _, fields in rows]
-    assert acknowledged <= set(logged)
-    assert len(logged) == len(set(logged))
+    taken = [event.event_id for event in logged(scene.served.stage.client)]
+    assert acknowledged <= set(taken)
+    assert len(taken) == len(set(taken))
     await settle(scene, caller)
 
 

@@ -134,8 +134,8 @@ class Reader:
         for trip in range(2):
             at = self._pin(asker) if trip and self._chosen.rereads else pinned
             users = self._rng.integers(0, self._chosen.users, TRIP_USERS).tolist()
-            prefix = keys.user_record_prefix(RANKING, at.alias.version)
-            found = cast("list[bytes | None]", await self._client.mget([prefix + user_id(user) for user in users]))
+            names = [keys.user_record(RANKING, at.alias.version, user_id(user)) for user in users]
+            found = cast("list[bytes | None]", await self._client.mget(names))
             self.found.reads += len(users)
             missing += found.count(None)
             wanted = [(pinned.content, user) for user in users]

@@ -160,8 +160,8 @@ class World:
         if request is None:
             return []
         reader.request = None
-        prefix = keys.user_record_prefix(RANKING, request.version)
-        found = cast("list[bytes | None]", self.client.mget([prefix + user_id(user) for user in range(TINY.users)]))
+        names = [keys.user_record(RANKING, request.version, user_id(user)) for user in range(TINY.users)]
+        found = cast("list[bytes | None]", self.client.mget(names))
         marks = {(user, mark_of(value)) for user, value in enumerate(found) if value is not None}
         said = [
             f"{mark} for user {user} of v{request.number}" for user, mark in marks if mark != (request.number, user)

@@ -207,7 +207,9 @@ def _wrong_tables(manifest: Manifest, version: Version) -> list[str]:
                 f"the manifest counts {manifest.counts.get(count)} {count}, part {name} has {rows[name]:,} rows"
             )
     if not found:
-        found += _wrong_items(manifest, storage) + _wrong_chunks(manifest, version)
+        found += (
+            _wrong_items(manifest, storage) + _wrong_projection(manifest, storage) + _wrong_chunks(manifest, version)
+        )
     return found
 
 
@@ -247,6 +249,21 @@ def _wrong_items(manifest: Manifest, storage: Storage) -> list[str]:
     if repeated:
         found.append(f"{repeated:,} rows of the item table repeat another row's item_id")
     return found
+
+
+def _wrong_projection(manifest: Manifest, storage: Storage) -> list[str]:
+    """What makes a user's vector of item vectors must be numbers; snapshots of an earlier code have none."""
+    parts = []
+    for name in sorted(manifest.parts[tables.ITEM_VECTORS].files):
+        with storage.open(name) as file:
+            parquet = pq.ParquetFile(file)
+            wanted = [name for name in parquet.schema_arrow.names if name == tables.USER_WEIGHT]
+            parts.append(parquet.read(columns=wanted))
+    try:
+        tables.user_projection(pa.concat_tables(parts))
+    except SnapshotError as error:
+        return [str(error)]
+    return []
 
 
 def _wrong_chunks(manifest: Manifest, version: Version) -> list[str]:

@@ -4,7 +4,7 @@ const STATUS_EVERY_MS = 1500;
 const SAID_FOR_MS = 3500;
 
 const at = (id) => document.getElementById(id);
-const state = { snapshot: null, canary: null, generation: null, users: false, asked: 0, saidTimer: 0 };
+const state = { snapshot: null, canary: null, generation: null, users: false, asked: 0, saidTimer: 0, before: null };
 
 class ServiceError extends Error {
   constructor(status, body) {
@@ -140,8 +140,12 @@ async function ask() {
       call(`./users/${encodeURIComponent(user)}`).catch((error) => ({ error })),
     ]);
     if (turn !== state.asked) return;
-    showList(list, user);
+    const before = state.before?.user === user ? state.before : null;
+    showList(list, user, before?.places);
+    showNearline(known, before?.nearline);
     showHistory(known);
+    const places = new Map(list.items.map((item, place) => [item.item_id, place]));
+    state.before = { user, places, nearline: known.nearline ?? before?.nearline };
     showStages(list);
   } catch (error) {
     if (turn === state.asked) notice(error.message);
@@ -169,7 +173,35 @@ function showHistory(known) {
   );
 }
 
-function showList(list, user) {
+// What the stream knows of the user; what has moved since the last answer is marked, with what it was.
+function showNearline(known, before) {
+  const features = Object.entries(known.nearline ?? {});
+  at("nearline-empty").hidden = features.length > 0;
+  at("nearline-empty").textContent = known.error ? "It cannot be read." : "Nothing yet.";
+  at("nearline-note").textContent = known.counted === false ? "the worker is behind" : "from the stream";
+  at("nearline").replaceChildren(
+    ...features.map(([name, value]) => {
+      const now = Array.isArray(value) ? value.length : value;
+      const was = before?.[name];
+      const moved = was !== undefined && JSON.stringify(was) !== JSON.stringify(value);
+      const told = make("dd", {});
+      if (moved && !Array.isArray(value)) told.append(make("span", { text: `${was} → `, className: "before" }));
+      told.append(Array.isArray(value) && name === "recent_searches" ? value.join(", ") || "–" : String(now));
+      if (moved) told.append(make("span", { text: " moved", className: "moved-up" }));
+      return make("div", { className: moved ? "moved" : "" }, make("dt", { text: name.replaceAll("_", " ") }), told);
+    }),
+  );
+}
+
+// Where an item stood in the list before: nothing is said of the first list of a user.
+function movement(item, place, places) {
+  if (!places) return "";
+  if (!places.has(item.item_id)) return make("span", { text: " new", className: "moved-up" });
+  const rose = places.get(item.item_id) - place;
+  return rose > 0 ? make("span", { text: ` ▲${rose}`, className: "moved-up", title: "places up since the last list" }) : "";
+}
+
+function showList(list, user, places) {
   const beside = list.snapshot === state.canary ? " (canary)" : "";
   at("decided").replaceChildren(`decided by ${list.decided_by} · ${list.snapshot}${beside}`);
   if (list.degraded) at("decided").append(" · ", make("span", { text: "degraded", className: "degraded" }));
@@ -183,7 +215,7 @@ function showList(list, user) {
       const about = make(
         "div",
         {},
-        make("div", { text: item.title, className: "title" }),
+        make("div", { text: item.title, className: "title" }, movement(item, place, places)),
         make("div", { text: [item.creator, ...new Set(item.genres)].filter(Boolean).join(" · "), className: "tags" }),
         make("div", { text: item.reason, className: "reason" }),
       );

@@ -1,1 +1,1 @@
-"""features: what the models see, declared once for training and serving."""
+"""features: what is known of an entity, declared once: the nearline ones a file an entity, the ranker's inputs in `ranking`."""

@@ -10,19 +10,23 @@ from infra.local.stack.processes import Launch
 
 
 class Component(Protocol):
-    """One part of the stack. Its ports are looked at before anything is started."""
+    """One part of the stack."""
 
     name: str
     title: str
-    port: int
     port_setting: str
     ready_within_s: float
     stop_signal: signal.Signals
     grace_s: float
 
     @property
+    def port(self) -> int | None:
+        """Where it listens, which is looked at before anything is started; None: nowhere."""
+        ...
+
+    @property
     def url(self) -> str:
-        """Where people or programs find it."""
+        """Where people or programs find it; empty where it listens nowhere."""
         ...
 
     def launch(self, *, java_home: Path | None) -> Launch:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from infra.config.settings import CHECKOUT, Settings
 
 VENV_BIN = Path(sys.executable).parent
@@ -41,6 +43,6 @@ def stack_environment(chosen: Settings, *, java_home: Path | None) -> dict[str, 
 def fingerprint(chosen: Settings, *, command: Sequence[str], extra: Mapping[str, str]) -> str:
     """Of all that shapes a component: its command, its variables and every setting. Not reversible, so passwords may enter."""
     values = chosen.model_dump(mode="json")
-    values["redis_url"] = chosen.redis_url.get_secret_value()
+    values |= {name: said.get_secret_value() for name, said in chosen if isinstance(said, SecretStr)}
     text = json.dumps([list(command), dict(extra), values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -35,7 +35,8 @@ def check(chosen: Settings, *, to_start: Sequence[Component]) -> Ground:
             f"{home} cannot be made: {error.strerror}.", mend="Set HEADGATE_HOME to another folder."
         ) from error
     for component in to_start:
-        require_free(component.port, what=component.title, setting=component.port_setting)
+        if component.port is not None:
+            require_free(component.port, what=component.title, setting=component.port_setting)
     require_room(home, needed_bytes=ROOM_NEEDED_BYTES)
     java_home = tools.find_java()
     if chosen.embedded_redis:

@@ -20,11 +20,13 @@ from infra.local.stack.airflow import Airflow
 from infra.local.stack.component import Component
 from infra.local.stack.embedded_redis import EmbeddedRedis
 from infra.local.stack.environment import stack_environment
+from infra.local.stack.kafka import LocalKafka
 from infra.local.stack.ports import require_free
 from infra.local.stack.preflight import Ground
 from infra.local.stack.processes import Launch, ProcessHouse
 from infra.local.stack.repair import repair
 from infra.local.stack.service import RankingServer
+from infra.local.stack.worker import NearlineWorker
 from infra.local.tools import tools_folder
 
 _POLL_S = 0.2
@@ -55,7 +57,9 @@ class Stack:
         self.airflow = Airflow(chosen)
         self.service = RankingServer(chosen)
         embedded: list[Component] = [EmbeddedRedis(chosen)] if chosen.embedded_redis else []
-        self.parts: list[Component] = [*embedded, self.airflow, self.service]
+        if chosen.embedded_kafka:
+            embedded.append(LocalKafka(chosen))
+        self.parts: list[Component] = [*embedded, self.airflow, self.service, NearlineWorker(chosen)]
 
     # -- up
 
@@ -73,7 +77,8 @@ class Stack:
             for part in stale:
                 console.say(f"{part.title}: its settings have changed, starting it anew")
                 self._stop(part.name)
-                require_free(part.port, what=part.title, setting=part.port_setting)
+                if part.port is not None:
+                    require_free(part.port, what=part.title, setting=part.port_setting)
             seconds = self._start(launches)
             if any(part.name == EmbeddedRedis.name for part in self.parts):
                 repair(self._chosen)
@@ -116,7 +121,8 @@ class Stack:
                     problem = part.problem()
                     if not problem:
                         seconds[part.name] = round(time.monotonic() - began, 1)
-                        console.say(f"{part.title} answers at {part.url} after {seconds[part.name]:.1f} s")
+                        place = f" at {part.url}" if part.url else ""
+                        console.say(f"{part.title} answers{place} after {seconds[part.name]:.1f} s")
                         waiting.remove(part)
                         advance(1)
                         continue
@@ -139,7 +145,9 @@ class Stack:
         """Stop everything this home started, also what an earlier `up` left half done. Returns processes ended by name."""
         with self._alone():
             titles = {part.name: part.title for part in self.parts} | {_CLASSES: "the making of Spark's class archive"}
-            names = sorted(self.house.names(), key=lambda name: name == "redis")  # those that use it go first
+            names = sorted(
+                self.house.names(), key=lambda name: name in ("redis", "kafka")
+            )  # those that use it go first
             ended = {}
             for name in names:
                 console.say(f"stopping {titles.get(name, name)}")

@@ -73,6 +73,7 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReadDag]:
 
 def test_the_folder_holds_these_dags_and_no_other(dags: dict[str, ReadDag]) -> None:
     assert sorted(dags) == [
+        "nearline_consistency",
         "snapshot_canary",
         "snapshot_canary_end",
         "snapshot_freshness",
@@ -112,6 +113,13 @@ def test_what_went_live_is_guarded_from_the_start(dags: dict[str, ReadDag]) -> N
     dag = dags["snapshot_guard"]
     assert (dag["schedule"], dag["paused"], dag["order"]) == ("*/5 * * * *", False, ["ranking"])
     assert (dag["catchup"], dag["max_active_runs"]) == (False, 1)
+
+
+def test_answers_are_made_again_every_hour_and_then_judged(dags: dict[str, ReadDag]) -> None:
+    dag = dags["nearline_consistency"]
+    assert (dag["schedule"], dag["paused"], dag["order"]) == ("5 * * * *", False, ["replay_ranking", "judge_ranking"])
+    assert (dag["catchup"], dag["max_active_runs"]) == (False, 1)
+    assert dag["upstream"]["judge_ranking"] == ["replay_ranking"]
 
 
 def test_a_canary_is_loaded_begun_and_then_waited_for(dags: dict[str, ReadDag]) -> None:

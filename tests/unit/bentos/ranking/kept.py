@@ -1,13 +1,17 @@
-"""kept: a writer of lists shown that keeps them for a test to look at."""
+"""kept: writers of lists shown and of decisions that keep them for a test to look at."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import redis.asyncio
 
 from bentos.ranking.exposures import ExposureWriter
 from bentos.ranking.pipeline import ranking_cascade
+from bentos.ranking.queued import QueuedWriter
 from bentos.ranking.shadow import ShadowScorer
 from bentos.ranking.telemetry import Telemetry
+from infra.contracts.decisions import Decision
 from infra.contracts.exposures import Exposure
 from infra.eventlog.exposures import RedisExposureLog
 
@@ -19,8 +23,23 @@ class KeptLists(ExposureWriter):
         super().__init__(RedisExposureLog(client, "unused", kept=1), telemetry, users_fraction=users_fraction)
         self.noted: list[Exposure] = []
 
-    def note(self, exposure: Exposure) -> None:
-        self.noted.append(exposure)
+    def note(self, entry: Exposure) -> None:
+        self.noted.append(entry)
+
+
+class KeptDecisions(QueuedWriter[Decision]):
+    """Takes all that is noted, and writes nothing."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        super().__init__(_nowhere, telemetry, name="decisions", batch=1)
+        self.noted: list[Decision] = []
+
+    def note(self, entry: Decision) -> None:
+        self.noted.append(entry)
+
+
+async def _nowhere(decisions: Sequence[Decision]) -> None:
+    pass
 
 
 def shadow_on(client: redis.asyncio.Redis, lists: ExposureWriter, telemetry: Telemetry) -> ShadowScorer:

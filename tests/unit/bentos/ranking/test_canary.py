@@ -34,7 +34,7 @@ from infra.snapshots.live import LiveSnapshots
 from infra.snapshots.versions import Version
 from tests.fixtures.service import Stage
 from tests.fixtures.tiny_snapshot import build_tiny_snapshot
-from tests.unit.bentos.ranking.kept import KeptLists, shadow_on
+from tests.unit.bentos.ranking.kept import KeptDecisions, KeptLists, shadow_on
 
 USERS = [f"u{number}" for number in range(40)]
 
@@ -90,8 +90,10 @@ async def feed(beside: tuple[Stage, Version]) -> AsyncIterator[Feed]:
     shadow = shadow_on(client, lists, telemetry)
     steps = ranking_steps(client, scoring_pool=None, watchers=(telemetry,))
     cascade = Cascade([replace(step, budget_ms=None) for step in steps])  # however busy the machine is
-    recommender = Recommender(live, cascade, RANKING, exposures=lists, shadow=shadow)
-    inspection = Inspection(live, recommender, UserReader(client))
+    recommender = Recommender(
+        live, cascade, RANKING, exposures=lists, decisions=KeptDecisions(telemetry), shadow=shadow
+    )
+    inspection = Inspection(live, recommender, UserReader(client, RANKING.name))
     yield Feed(live, recommender, shadow, lists, telemetry, inspection)
     await shadow.stop()
     await live.stop()
@@ -214,7 +216,7 @@ async def test_a_canary_whose_copy_is_gone_degrades_its_users_only(feed: Feed, b
     stage, version = beside
     begin(stage, version, CanaryMode.CANARY, 0.5)
     await loaded(feed)
-    stage.client.delete(*stage.client.keys("hg:ranking:v2:*"))
+    stage.client.delete(*stage.client.keys("hg:{ranking.??}:v2:*"))
     for user in USERS:
         reply = await feed.ask(user)
         assert len(reply.items) == 5

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 import redis.asyncio
 
-from bentos.ranking import exposures
+from bentos.ranking import exposures, queued
 from bentos.ranking.exposures import ExposureWriter
 from bentos.ranking.telemetry import Telemetry
 from infra.contracts.errors import DependencyUnavailable
@@ -93,7 +93,7 @@ async def test_what_waits_when_the_service_stops_is_written_some_at_a_time() -> 
 
 
 async def test_a_full_batch_does_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exposures, "EVERY_S", 3600.0)
+    monkeypatch.setattr(queued, "EVERY_S", 3600.0)
     telemetry, log = Telemetry("test"), Gate()
     writer = ExposureWriter(log, telemetry)
     await writer.start()
@@ -105,7 +105,7 @@ async def test_a_full_batch_does_not_wait_for_more(monkeypatch: pytest.MonkeyPat
 
 
 async def test_beyond_what_may_wait_lists_are_lost_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exposures, "MOST", 3)
+    monkeypatch.setattr(queued, "MOST", 3)
     telemetry, log = Telemetry("test"), Gate(opened=False)
     writer = ExposureWriter(log, telemetry)
     await writer.start()
@@ -134,7 +134,7 @@ async def test_a_log_that_fails_loses_that_batch_says_so_and_is_used_again(
     await writer.stop()
     assert lost_and_logged(telemetry) == (3, 1)
     assert log.taken == [[shown(2)]]
-    assert "1 list(s) shown are not in the log: " in caplog.text and str(fails) in caplog.text
+    assert "1 of the exposures are not in the log: " in caplog.text and str(fails) in caplog.text
 
 
 async def test_with_memory_full_lists_are_lost_and_counted_and_later_ones_are_not(client: redis.asyncio.Redis) -> None:
@@ -179,7 +179,7 @@ async def test_while_redis_is_away_lists_are_lost_and_once_it_is_back_they_are_n
 async def test_a_log_that_hangs_does_not_hold_up_the_end_and_what_it_held_is_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exposures, "STOP_S", 0.05)
+    monkeypatch.setattr(queued, "STOP_S", 0.05)
     telemetry, log = Telemetry("test"), Gate(opened=False)
     writer = ExposureWriter(log, telemetry)
     await writer.start()

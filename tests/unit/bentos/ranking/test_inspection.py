@@ -16,11 +16,11 @@ from bentos.ranking.schema import ReadyReply, StatusReply, UserReply, UsersReply
 from bentos.ranking.telemetry import Telemetry
 from infra.catalog.applications.ranking import RANKING
 from infra.contracts.errors import InvalidRequest, SnapshotNotFound
-from infra.snapshots import keys
 from infra.snapshots.live import LiveSnapshots
+from tests.fixtures.nearline import did, forget
 from tests.fixtures.service import Stage
 from tests.fixtures.tiny_snapshot import tiny_world
-from tests.unit.bentos.ranking.kept import KeptLists, shadow_on
+from tests.unit.bentos.ranking.kept import KeptDecisions, KeptLists, shadow_on
 
 
 def inspection(stage: Stage, client: redis.asyncio.Redis, snapshot: RankingSnapshot | None) -> Inspection:
@@ -35,9 +35,10 @@ def inspection(stage: Stage, client: redis.asyncio.Redis, snapshot: RankingSnaps
         ranking_cascade(client, scoring_pool=None),
         RANKING,
         exposures=lists,
+        decisions=KeptDecisions(telemetry),
         shadow=shadow_on(client, lists, telemetry),
     )
-    return Inspection(live, recommender, UserReader(client))
+    return Inspection(live, recommender, UserReader(client, RANKING.name))
 
 
 async def test_users_to_try_end_with_one_whom_nobody_knows(
@@ -59,12 +60,11 @@ async def test_a_limit_that_is_no_number_from_1_to_200_is_refused(
 async def test_a_history_is_newest_first_and_tells_what_only_the_stream_saw(
     stage: Stage, client: redis.asyncio.Redis, snapshot: RankingSnapshot
 ) -> None:
-    key = keys.recent_items(RANKING.name, "u9")
-    await client.zadd(key, {"i7": 1.0, "i8": 2.0, "not in the catalogue": 3.0})
+    await did(client, "u9", "i7", "i8", "not in the catalogue")
     try:
         user = UserReply.model_validate(await inspection(stage, client, snapshot).user("u9"))
     finally:
-        await client.delete(key)
+        await forget(client, "u9")
     batch = [f"i{item}" for item in tiny_world().histories[9][:20]]
     expected = list(dict.fromkeys(["i8", "i7", *batch]))
     assert [item.item_id for item in user.history] == expected
@@ -100,7 +100,9 @@ async def test_status_and_readiness_before_and_after_a_snapshot_is_live(
         before.ready()
     after = inspection(stage, client, snapshot)
     assert ReadyReply.model_validate(after.ready()) == ReadyReply(ready=True, snapshot="predictions_v1", note="")
-    status = StatusReply.model_validate({**after.status(now=now), "counters": {}, "uptime_s": 0.0, "worker_pid": 1})
+    status = StatusReply.model_validate(
+        {**after.status(now=now), "boards_age_s": None, "counters": {}, "uptime_s": 0.0, "worker_pid": 1}
+    )
     assert status.live is not None
     assert (status.live.snapshot, status.live.age_s, status.live.counts["items"]) == ("predictions_v1", 3600.0, 300)
     assert status.live.ranker["ranker"]["ndcg@10"] == 0.2

@@ -22,15 +22,17 @@ from infra.cascade.batch import Outcome
 from infra.cascade.runner import Cascade, Step
 from infra.catalog.applications.ranking import RANKING
 from infra.contracts.errors import InvalidRequest, SnapshotNotFound
+from infra.contracts.ids import VersionName
 from infra.resilience.deadline import Deadline
 from infra.snapshots import keys
 from infra.snapshots import live as live_snapshots
 from infra.snapshots.connection import serving_client
 from infra.snapshots.live import LiveSnapshots
+from tests.fixtures.nearline import did, forget, seen_of
 from tests.fixtures.redis_server import free_port
 from tests.fixtures.service import Stage
 from tests.fixtures.tiny_snapshot import tiny_world
-from tests.unit.bentos.ranking.kept import KeptLists, shadow_on
+from tests.unit.bentos.ranking.kept import KeptDecisions, KeptLists, shadow_on
 
 _TOTAL_GENRES = {"Drama", "Comedy", "Thriller", "Music", "Nature"}
 
@@ -49,8 +51,11 @@ class Feed:
         if patient:
             steps = [replace(step, budget_ms=None) for step in steps]
         self.lists = KeptLists(client, self.telemetry)
+        self.decisions = KeptDecisions(self.telemetry)
         shadow = shadow_on(client, self.lists, self.telemetry)
-        self._recommender = Recommender(live, Cascade(steps), RANKING, exposures=self.lists, shadow=shadow)
+        self._recommender = Recommender(
+            live, Cascade(steps), RANKING, exposures=self.lists, decisions=self.decisions, shadow=shadow
+        )
 
     async def ask(self, user_id: str, **fields: object) -> RecommendReply:
         """The reply, held to its declared form."""
@@ -102,24 +107,22 @@ async def test_session_items_of_the_context_are_not_shown_and_change_the_scores(
 
 async def test_what_the_stream_saw_since_the_batch_is_not_shown(feed: Feed, client: redis.asyncio.Redis) -> None:
     first = ids(await feed.ask("u4", n=5))[0]
-    key = keys.recent_items(RANKING.name, "u4")
-    await client.zadd(key, {first: 1.0})
+    await did(client, "u4", first)
     try:
         assert first not in ids(await feed.ask("u4", n=299))
     finally:
-        await client.delete(key)
+        await forget(client, "u4")
 
 
 async def test_an_unknown_user_s_own_clicks_are_not_shown_again(feed: Feed, client: redis.asyncio.Redis) -> None:
     first = ids(await feed.ask("fresh", n=5))[0]
-    key = keys.recent_items(RANKING.name, "fresh")
-    await client.zadd(key, {first: 1.0})
+    await did(client, "fresh", first)
     try:
         again = await feed.ask("fresh", n=299)
         assert first not in ids(again)
         assert len(again.items) == 299
     finally:
-        await client.delete(key)
+        await forget(client, "fresh")
 
 
 async def test_excluded_items_are_not_shown_and_the_list_is_not_shorter(feed: Feed) -> None:
@@ -178,7 +181,10 @@ async def test_while_redis_is_away_the_popular_list_comes_and_says_that_it_is_de
 async def test_a_version_whose_records_are_gone_from_redis_is_not_taken_for_an_unknown_user(
     stage: Stage, snapshot: RankingSnapshot, client: redis.asyncio.Redis, feed: Feed
 ) -> None:
-    marker, record = keys.load_marker(RANKING.name, snapshot.alias.version), "hg:ranking:v1:u:u3"
+    marker, record = (
+        keys.load_marker(RANKING.name, snapshot.alias.version),
+        keys.user_record(RANKING.name, VersionName("v1"), "u3"),
+    )
     kept = {key: await client.get(key) for key in (marker, record)}
     await client.delete(marker, record)
     try:
@@ -193,7 +199,7 @@ async def test_a_version_whose_records_are_gone_from_redis_is_not_taken_for_an_u
 async def test_bytes_that_are_no_record_give_the_popular_list_and_never_nonsense(
     payload: bytes, client: redis.asyncio.Redis, feed: Feed
 ) -> None:
-    record = "hg:ranking:v1:u:u3"
+    record = keys.user_record(RANKING.name, VersionName("v1"), "u3")
     kept = cast(bytes, await client.get(record))
     await client.set(record, payload)
     try:
@@ -263,7 +269,7 @@ async def test_telemetry_counts_who_decided_and_what_was_removed(
 
 def test_consumed_items_are_newest_first_and_each_once(snapshot: RankingSnapshot) -> None:
     query = RankingQuery(snapshot, "u1", n=5, session=[4, 5], excluded=np.empty(0, np.int32))
-    query.learn(None, [5, 6, 4, 7])
+    query.learn(None, seen_of("u1", "i7", "i4", "i6", "i5"))
     assert query.consumed.tolist() == [4, 5, 6, 7]
 
 
@@ -304,7 +310,14 @@ async def test_a_request_that_outlived_the_lease_of_its_snapshot_is_answered_ane
     request = RecommendRequest.model_validate({"user_id": "u3", "n": 5})
     telemetry = Telemetry("ranking")
     lists = KeptLists(client, telemetry)
-    recommender = Recommender(live, cascade, RANKING, exposures=lists, shadow=shadow_on(client, lists, telemetry))
+    recommender = Recommender(
+        live,
+        cascade,
+        RANKING,
+        exposures=lists,
+        decisions=KeptDecisions(telemetry),
+        shadow=shadow_on(client, lists, telemetry),
+    )
     reply = RecommendReply.model_validate(await recommender.recommend(request, request_id="r1"))
     assert (cascade.runs, len(reply.items)) == (runs, 5)
     (noted,) = lists.noted

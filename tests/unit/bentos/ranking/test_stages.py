@@ -31,7 +31,8 @@ from infra.catalog.features.ranking import RANKER_FEATURES, ranker_matrix
 from infra.contracts.candidates import MAX_HISTORY, Float32s, Int32s
 from infra.contracts.errors import SnapshotNotLoaded
 from infra.snapshots import keys
-from tests.fixtures.tiny_snapshot import TinyWorld, tiny_world
+from tests.fixtures.nearline import seen_of
+from tests.fixtures.tiny_snapshot import RANKING, TinyWorld, tiny_world
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def batch_of(ids: Int32s, scores: Float32s | None = None) -> Batch:
 
 async def retrieved(snapshot: RankingSnapshot, client: redis.asyncio.Redis, user_id: str) -> tuple[RankingQuery, Batch]:
     query = asks(snapshot, user_id)
-    found = await RetrievalSource(UserReader(client)).find(query, EMPTY)
+    found = await RetrievalSource(UserReader(client, RANKING)).find(query, EMPTY)
     return query, Batch(found.ids, found.scores, np.zeros(len(found.ids), np.uint8), dict(found.columns or {}))
 
 
@@ -100,10 +101,10 @@ async def test_consumed_takes_out_what_was_seen_in_the_session_since_the_batch_a
     snapshot: RankingSnapshot, client: redis.asyncio.Redis
 ) -> None:
     query = asks(snapshot, "u1", session=("i5",))
-    await UserReader(client).read(query)
+    await UserReader(client, RANKING).read(query)
     record = query.record
     assert record is not None
-    query.learn(record, [9])
+    query.learn(record, seen_of("u1", "i9"))
     before = int(record.history[0])
     removals = await ConsumedFilter().remove(query, batch_of(np.array([5, 9, before, 299], np.int32)))
     told = {removal.because: removal.rows.tolist() for removal in removals}
@@ -192,7 +193,7 @@ async def test_backfill_reaches_the_whole_catalogue_and_ends_there(snapshot: Ran
 async def test_backfill_brings_nothing_back_however_long_ago_it_was_consumed(
     snapshot: RankingSnapshot, client: redis.asyncio.Redis, world: TinyWorld
 ) -> None:
-    reader = UserReader(client)
+    reader = UserReader(client, RANKING)
     user = max(range(120), key=lambda at: len(world.histories[at]))
     assert len(world.histories[user]) > MAX_HISTORY, "more than a record holds"
     query = asks(snapshot, f"u{user}", n=300)
@@ -207,7 +208,7 @@ async def test_backfill_brings_nothing_back_however_long_ago_it_was_consumed(
 async def test_what_was_consumed_earlier_is_not_read_where_the_list_is_long_enough(
     snapshot: RankingSnapshot, client: redis.asyncio.Redis, world: TinyWorld
 ) -> None:
-    reader = UserReader(client)
+    reader = UserReader(client, RANKING)
     user = max(range(120), key=lambda at: len(world.histories[at]))
     query = asks(snapshot, f"u{user}", n=100)
     await reader.read(query)
@@ -223,13 +224,13 @@ async def test_consumed_items_of_another_snapshot_are_refused(
     snapshot: RankingSnapshot, client: redis.asyncio.Redis
 ) -> None:
     query = asks(snapshot, "u1")
-    key = keys.consumed_prefix(snapshot.manifest.application, snapshot.alias.version) + "u1"
+    key = keys.consumed(snapshot.manifest.application, snapshot.alias.version, "u1")
     kept = await client.get(key)
     try:
         for wrong in (np.array([300], "<i4").tobytes(), b"abc"):
             await client.set(key, wrong)
             with pytest.raises(SnapshotNotLoaded, match="consumed items"):
-                await UserReader(client).older(query)
+                await UserReader(client, RANKING).older(query)
     finally:
         await (client.set(key, kept) if kept is not None else client.delete(key))
 
@@ -284,7 +285,7 @@ async def test_diversity_never_shortens_a_list_of_one_genre(snapshot: RankingSna
 async def test_requests_that_wait_together_share_round_trips_and_each_gets_its_own(
     snapshot: RankingSnapshot, client: redis.asyncio.Redis, world: TinyWorld
 ) -> None:
-    reader = UserReader(client)
+    reader = UserReader(client, RANKING)
     calls_before = (await client.info("commandstats"))["cmdstat_get"]["calls"]
     queries = [asks(snapshot, f"u{at % 130}") for at in range(400)]
     await asyncio.gather(*(reader.read(query) for query in queries))
@@ -299,7 +300,7 @@ async def test_requests_that_wait_together_share_round_trips_and_each_gets_its_o
 async def test_a_request_that_gives_up_takes_nothing_from_those_that_wait_with_it(
     snapshot: RankingSnapshot, client: redis.asyncio.Redis, world: TinyWorld
 ) -> None:
-    reader = UserReader(client)
+    reader = UserReader(client, RANKING)
     queries = [asks(snapshot, f"u{at}") for at in range(60)]
     tasks = [asyncio.create_task(reader.read(query)) for query in queries]
     await asyncio.sleep(0)

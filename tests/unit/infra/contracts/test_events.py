@@ -1,54 +1,65 @@
-"""An event: what it may hold, and how a refusal names the field, what was seen and what was wanted."""
+"""Events and their records: one an entity, each in the shard of its entity, equal for the same event sent again."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from infra.contracts.errors import InvalidRequest
-from infra.contracts.events import MAX_CLOCK_SKEW, Event
-from infra.contracts.ids import ItemId, UserId
+from infra.contracts.events import SHARDS, Event, Record, Value, shard_of
 
-NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
-CLICK = Event("e-1", UserId("u1"), ItemId("i1"), "click", NOW - timedelta(minutes=1))
+NOW = datetime(2026, 5, 1, 12, 0, 0, 123_457, tzinfo=UTC)
+PAID = Event("e1", "transaction", NOW, {"card": "c1", "merchant": "m1"}, {"amount_minor": 1999, "country": "DE"})
+
+
+def test_an_event_is_one_record_an_entity_in_their_order_and_each_says_all() -> None:
+    said: dict[str, Value] = {"card_id": "c1", "merchant_id": "m1", "amount_minor": 1999, "country": "DE"}
+    time_us = 1_777_636_800_123_457
+    assert PAID.records() == [
+        Record("card", "c1", "transaction", time_us, "e1", said),
+        Record("merchant", "m1", "transaction", time_us, "e1", said),
+    ]
+
+
+@given(
+    st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 30)),
+    st.integers(-23 * 60, 23 * 60),
+)
+def test_a_record_keeps_the_moment_to_the_microsecond_whatever_its_zone(moment: datetime, minutes: int) -> None:
+    aware = moment.replace(tzinfo=UTC)
+    at_home = aware.astimezone(timezone(timedelta(minutes=minutes))) if moment.year > 1970 else aware
+    (record,) = Event("e", "click", at_home, {"user": "u"}).records()
+    assert record.event_time == aware and record.event_time.tzinfo is UTC
+
+
+def test_a_record_knows_user_and_item_where_it_concerns_them() -> None:
+    of_user, of_item = Event("e", "click", NOW, {"user": "u1", "item": "i1"}).records()
+    assert [(one.user_id, one.item_id) for one in (of_user, of_item)] == [("u1", "i1")] * 2
+    assert [(one.user_id, one.item_id) for one in PAID.records()] == [("", "")] * 2
+
+
+def test_records_of_one_event_differ_in_their_duplicate_key_and_the_same_event_again_does_not() -> None:
+    card, merchant = PAID.records()
+    assert (card.duplicate_key, merchant.duplicate_key) == ("card:e1", "merchant:e1")
+    assert [one.duplicate_key for one in PAID.records()] == [card.duplicate_key, merchant.duplicate_key]
+    other = Event("e2", "transaction", NOW, PAID.entities).records()[0]
+    assert other.duplicate_key != card.duplicate_key
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {},
-        {"user_id": "a:b{c}\n\0ü"},
-        {"event_time": datetime(1970, 1, 1, tzinfo=UTC)},
-        {"event_time": NOW + MAX_CLOCK_SKEW},
-        {"event_time": (NOW - timedelta(hours=1)).astimezone(timezone(timedelta(hours=5, minutes=30)))},
-        {"event_type": "x" * 64},
-        {"value": 0.0},
-        {"value": -3.5},
-    ],
-    ids=str,
+    ("kind", "entity_id", "shard"),
+    [("user", "u1", 8), ("item", "u1", 3), ("user", "", 13), ("card", "4929-0000", 3), ("user", "é\n\0{}", 9)],
 )
-def test_what_can_happen_is_taken(change: dict[str, object]) -> None:
-    replace(CLICK, **change).check(now=NOW)  # type: ignore[arg-type]
+def test_shards_are_pinned_for_what_was_written_stays_where_it_is(kind: str, entity_id: str, shard: int) -> None:
+    assert shard_of(kind, entity_id) == shard
+    assert Event("e", "x", NOW, {kind: entity_id}).records()[0].shard == shard
 
 
-@pytest.mark.parametrize(
-    ("change", "seen"),
-    [
-        ({"user_id": ""}, "user_id is empty"),
-        ({"item_id": "x" * 257}, "item_id has 257 bytes"),
-        ({"event_id": "\ud800"}, "event_id holds a lone surrogate"),
-        ({"event_type": ""}, "event_type has 0 bytes; wanted 1 to 64"),
-        ({"event_type": "ü" * 33}, "event_type has 66 bytes; wanted 1 to 64"),
-        ({"event_time": datetime(2024, 6, 1)}, "has no zone; wanted e.g. a trailing Z"),
-        ({"event_time": datetime(1969, 12, 31, tzinfo=UTC)}, "is before 1970 or ahead of"),
-        ({"event_time": NOW + MAX_CLOCK_SKEW + timedelta(seconds=1)}, "wanted a past moment"),
-        ({"value": float("nan")}, "value is nan; wanted a finite number or none"),
-        ({"value": float("inf")}, "value is inf"),
-    ],
-    ids=str,
-)
-def test_what_cannot_happen_is_refused_with_the_field_named(change: dict[str, object], seen: str) -> None:
-    with pytest.raises(InvalidRequest, match=seen):
-        replace(CLICK, **change).check(now=NOW)  # type: ignore[arg-type]
+def test_entities_are_spread_evenly_over_the_shards() -> None:
+    n = 16_000
+    counts = Counter(shard_of("user", f"u{number:07d}") for number in range(n))
+    assert set(counts) == set(range(SHARDS))
+    assert max(counts.values()) < 1.15 * n / SHARDS

@@ -8,13 +8,11 @@ import numpy as np
 
 from infra.catalog.applications.ranking import RANKING
 from infra.contracts.canaries import Canary, CanaryMode
-from infra.contracts.events import Event
 from infra.contracts.exposures import Arm, Exposure
 from infra.contracts.ids import ItemId, UserId, VersionName
-from infra.eventlog.protocol import Logged
 from infra.experiments.confidence import Float64s
 from infra.experiments.judgement import Rules
-from infra.experiments.visits import VisitRule, Visits
+from infra.experiments.visits import Did, VisitRule, Visits
 
 START = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 VISIT = timedelta(minutes=30)
@@ -59,11 +57,9 @@ def shown(
     )
 
 
-def did(user: str, at_s: float, item: str = "i0", *, what: str = "click") -> Logged:
+def did(user: str, at_s: float, item: str = "i0", *, what: str = "click") -> Did:
     """An event, logged so many seconds after the start."""
-    at = after(at_s)
-    position = f"{round(at.timestamp() * 1000)}-0"
-    return Logged(position, Event(f"{user}-{item}-{what}-{at_s}", UserId(user), ItemId(item), what, at))
+    return Did(after(at_s).timestamp(), UserId(user), ItemId(item), what)
 
 
 def arm_of(tried: Canary, user: str) -> Arm:

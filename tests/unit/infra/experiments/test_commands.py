@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any
 
 import pytest
 
 from infra.contracts.canaries import CanaryMode
+from infra.contracts.events import shard_of
 from infra.contracts.exposures import Arm
 from infra.contracts.ids import VersionName
 from infra.contracts.snapshots import Alias, FlipKind, State
@@ -15,6 +17,7 @@ from infra.experiments.filing import newest_look, newest_result
 from infra.experiments.judgement import Verdict
 from infra.snapshots import keys
 from infra.snapshots.promotion import Promotion
+from tests.fixtures.redis_server import new_redis
 from tests.fixtures.tiny_snapshot import RANKING
 from tests.unit.infra.experiments.town import Town
 
@@ -149,7 +152,7 @@ def test_one_stopped_between_filing_and_acting_acts_by_what_was_filed(
         patch.setattr(Promotion, step, stopped)
         assert town("canary", "decide").code == 130
     assert town.alias.generation == 2 and newest_result(town.promotion.store.get("v2")) is not None
-    town.client.delete(keys.exposure_log(RANKING), keys.event_log(RANKING))
+    town.client.delete(keys.exposure_log(RANKING), *town.shards)
     said = town("canary", "decide")
     assert said.result["verdict"] == verdict and town.alias.canary is None
     assert town.alias.version == ("v2" if verdict == "promoted" else "v1")
@@ -202,8 +205,22 @@ def test_events_that_are_gone_are_not_judged_without(town: Town) -> None:
     town.try_out()
     town.visits(ENOUGH, clicks=FALLEN)
     town.log([], [("late", "click")], ago_s=-5)
-    town.client.xtrim(keys.event_log(RANKING), maxlen=1, approximate=False)
-    assert "The log of events begins at 20" in str(town("canary", "decide").result["because"])
+    town.client.xtrim(keys.event_log(RANKING, shard_of("user", "late")), maxlen=1, approximate=False)
+    told = str(town("canary", "decide").result["because"])
+    assert "The log of events begins at 20" in told and "HEADGATE_LOG_KEPT_RECORDS" in told
+
+
+def test_events_may_be_logged_in_another_redis_than_the_lists(town: Town) -> None:
+    elsewhere = new_redis()
+    try:
+        town.set(HEADGATE_LOG_REDIS_URL=elsewhere.url)
+        town.try_out()
+        town.visits(ENOUGH, clicks=EQUAL, log_url=elsewhere.url)
+        assert not town.client.exists(*town.shards)
+        assert town("canary", "decide").result["verdict"] == "promoted"
+    finally:
+        elsewhere.stop()
+        shutil.rmtree(elsewhere.folder)
 
 
 def test_a_shadow_is_reported_and_never_goes_live(town: Town) -> None:

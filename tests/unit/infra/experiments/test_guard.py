@@ -12,9 +12,9 @@ import pytest
 from infra.contracts.exposures import Arm, Exposure
 from infra.contracts.ids import VersionName
 from infra.contracts.snapshots import BESIDE, FlipKind, FlipRecord, Stamp, Target
-from infra.eventlog.protocol import Logged
 from infra.experiments.confidence import one_sample
 from infra.experiments.guard import GuardRules, Watch, watch, watched_flip
+from infra.experiments.visits import Did
 from infra.snapshots.journal import Journal
 from infra.snapshots.storage import Storage
 from tests.unit.infra.experiments.scenes import GENERATION, LIVE, RULE, START, TRIED, after, did, shown
@@ -40,7 +40,7 @@ def traffic(
     *,
     clicks: tuple[float, float] = (0.3, 0.3),
     slow: tuple[float, float] = (0.0, 0.0),
-) -> tuple[list[Exposure], list[Logged]]:
+) -> tuple[list[Exposure], list[Did]]:
     """That many users in the hour before the flip, and others in the hour after it, one list each; chances (before, after)."""
     exposures, events = [], []
     for side, (begins_s, version, generation) in enumerate(((-HOUR_S, LIVE, GENERATION - 1), (0.0, TRIED, GENERATION))):
@@ -53,7 +53,7 @@ def traffic(
     return exposures, events
 
 
-def seen(exposures: list[Exposure], events: list[Logged], *, now_s: float = HOUR_S) -> Watch:
+def seen(exposures: list[Exposure], events: list[Did], *, now_s: float = HOUR_S) -> Watch:
     return watch(exposures, events, flip=flip_of(), rules=RULES, now=after(now_s))
 
 

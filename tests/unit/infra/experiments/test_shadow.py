@@ -10,9 +10,9 @@ import pytest
 from infra.contracts.canaries import Canary, CanaryMode
 from infra.contracts.exposures import Arm, Exposure
 from infra.contracts.ids import ItemId
-from infra.eventlog.protocol import Logged
 from infra.experiments.judgement import Verdict
 from infra.experiments.shadow import ShadowReport, report_shadow
+from infra.experiments.visits import Did
 from tests.unit.infra.experiments.scenes import (
     GENERATION,
     RULE,
@@ -48,7 +48,7 @@ def pair(
 
 
 def report(
-    exposures: list[Exposure], events: list[Logged] | None = None, *, tried: Canary = ALL, now_s: float = 9000.0
+    exposures: list[Exposure], events: list[Did] | None = None, *, tried: Canary = ALL, now_s: float = 9000.0
 ) -> ShadowReport:
     return report_shadow(
         exposures,

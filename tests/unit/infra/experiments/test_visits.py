@@ -10,8 +10,7 @@ import pytest
 from infra.contracts.canaries import Canary
 from infra.contracts.exposures import Arm, Exposure
 from infra.contracts.ids import ItemId
-from infra.eventlog.protocol import Logged
-from infra.experiments.visits import Visits, canary_visits, live_visits
+from infra.experiments.visits import Did, Visits, canary_visits, live_visits
 from tests.unit.infra.experiments.scenes import (
     GENERATION,
     LIVE,
@@ -33,7 +32,7 @@ CAT, DAN = users_of(TRIAL, Arm.CANARY, 2)
 LATER = after(VISIT_S * 4)
 
 
-def visits(exposures: list[Exposure], events: list[Logged] = [], *, now_s: float = VISIT_S * 4) -> Visits:  # noqa: B006
+def visits(exposures: list[Exposure], events: list[Did] = [], *, now_s: float = VISIT_S * 4) -> Visits:  # noqa: B006
     return canary_visits(exposures, events, canary=TRIAL, generation=GENERATION, rule=RULE, now=after(now_s))
 
 
@@ -159,7 +158,14 @@ def test_visits_are_those_that_a_slow_reading_of_the_rules_finds(seed: int) -> N
     assert found.click_through.sum() > 0 and found.conversion.sum() > 0 and found.pending > 0
 
 
-def drawn_logs(rng: np.random.Generator) -> tuple[list[Exposure], list[Logged], float]:
+def test_an_event_that_is_logged_twice_counts_as_once() -> None:
+    exposures, events, now_s = drawn_logs(np.random.default_rng(9))
+    once, twice = (visits(exposures, events * times, now_s=now_s) for times in (1, 2))
+    assert once.click_through.tolist() == twice.click_through.tolist()
+    assert once.conversion.tolist() == twice.conversion.tolist()
+
+
+def drawn_logs(rng: np.random.Generator) -> tuple[list[Exposure], list[Did], float]:
     exposures, events = [], []
     for _ in range(600):
         user, at_s = f"u{rng.integers(60)}", round(float(rng.random() * VISIT_S * 1.5), 3)
@@ -183,7 +189,7 @@ def drawn_logs(rng: np.random.Generator) -> tuple[list[Exposure], list[Logged], 
 
 
 def slow_visits(
-    exposures: list[Exposure], events: list[Logged], *, canary: Canary, now_s: float
+    exposures: list[Exposure], events: list[Did], *, canary: Canary, now_s: float
 ) -> list[tuple[float, tuple[bool, float, float, float, float, float]]]:
     """User by user, list by list, event by event."""
     rows = []
@@ -206,11 +212,11 @@ def slow_visits(
         flags = []
         for one in lists:
             hits = [
-                logged.event.event_type
-                for logged in events
-                if logged.event.user_id == user
-                and logged.event.item_id in one.items
-                and one.at.timestamp() - 5 <= int(logged.position.split("-")[0]) / 1000 <= (first + VISIT).timestamp()
+                event.event_type
+                for event in events
+                if event.user_id == user
+                and event.item_id in one.items
+                and one.at.timestamp() - 5 <= event.logged_s <= (first + VISIT).timestamp()
             ]
             clicked = any(hit in {"click", "rating", "purchase"} for hit in hits)
             unserved = canary.takes(user) and one.version != TRIED

@@ -12,10 +12,12 @@ import pytest
 
 from infra.config.settings import settings
 from infra.contracts.canaries import Canary, CanaryMode
+from infra.contracts.events import SHARDS, Event
 from infra.contracts.exposures import Arm, Exposure
 from infra.contracts.ids import ItemId, UserId, VersionName
 from infra.contracts.snapshots import Alias, State
 from infra.eventlog.exposures import RedisExposureLog
+from infra.eventlog.records import encode
 from infra.snapshots import keys
 from infra.snapshots.connection import batch_client, serving_client
 from infra.snapshots.promotion import Promotion
@@ -73,6 +75,11 @@ class Town(Operator):
         assert self.alias.canary is not None
         return self.alias.canary
 
+    @property
+    def shards(self) -> list[str]:
+        """The streams of events."""
+        return [keys.event_log(RANKING, shard) for shard in range(SHARDS)]
+
     def state(self, name: str) -> State:
         return self.promotion.store.get(name).state()
 
@@ -81,7 +88,7 @@ class Town(Operator):
         assert said.code == 0, said
         return self.canary
 
-    def visits(self, users: int, *, clicks: tuple[float, float], unserved: bool = False) -> None:
+    def visits(self, users: int, *, clicks: tuple[float, float], unserved: bool = False, log_url: str = "") -> None:
         """One list a user of the canary's generation, clicked by that share of (live, canary) users; half of clickers buy."""
         alias, canary = self.alias, self.canary
         lists, events = [], []
@@ -95,7 +102,7 @@ class Town(Operator):
             clicks_now = int(counts[tried] * clicks[tried]) - int((counts[tried] - 1) * clicks[tried])
             if clicks_now:
                 events.append((user, "purchase" if number % 2 else "click"))
-        self.log(lists, events)
+        self.log(lists, events, log_url=log_url)
 
     def list_of(
         self, user: str, *, arm: Arm, version: VersionName, ago_s: float = AGO_S, generation: int | None = None
@@ -113,23 +120,29 @@ class Town(Operator):
         )
 
     def log(
-        self, lists: Sequence[Exposure], events: Sequence[tuple[str, str]] = (), *, ago_s: float = AGO_S - 1
+        self,
+        lists: Sequence[Exposure],
+        events: Sequence[tuple[str, str]] = (),
+        *,
+        ago_s: float = AGO_S - 1,
+        log_url: str = "",
     ) -> None:
-        """Append to the real logs; events by the log's own layout, at a moment in the past."""
+        """Append to the real logs; events by the log's own layout, at a moment in the past. log_url: of the Redis of events."""
         asyncio.run(self._append(lists))
         at_ms = round((datetime.now(UTC).timestamp() - ago_s) * 1000)
-        pipe = self.client.pipeline()
-        for number, (user, what) in enumerate(events):
-            row: dict[str | bytes, str | int] = {
-                "event_id": f"{user}-{number}",
-                "user_id": user,
-                "item_id": "i2",
-                "event_type": what,
-                "event_time_us": at_ms * 1000,
-                "value": "",
-            }
-            pipe.xadd(keys.event_log(RANKING), row, id=f"{at_ms}-{number + 1}")  # type: ignore[arg-type]
-        pipe.execute()
+        with batch_client(log_url or self._url) as client:
+            tips = {shard: int(client.get(keys.event_log_tip(RANKING, shard)) or 0) for shard in range(SHARDS)}
+            pipe = client.pipeline()
+            for number, (user, what) in enumerate(events):
+                at = datetime.fromtimestamp(at_ms / 1000, UTC)
+                event = Event(f"{user}-{number}", what, at, {"user": user, "item": "i2"})
+                for record in event.records():
+                    tips[record.shard] += 1
+                    entry_id = f"{tips[record.shard]}-{at_ms}"
+                    pipe.xadd(keys.event_log(RANKING, record.shard), {"r": encode(record)}, id=entry_id)
+            for shard, tip in tips.items():
+                pipe.set(keys.event_log_tip(RANKING, shard), tip)
+            pipe.execute()
 
     async def _append(self, lists: Sequence[Exposure]) -> None:
         client = serving_client(self._url, timeout_s=10)

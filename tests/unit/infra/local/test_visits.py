@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -24,10 +23,9 @@ from infra.local.visits import Seen, Tally, Traffic, in_turns, open_visitors, se
 from infra.local.world.generate import generate
 from infra.local.world.size import WorldSize
 from infra.local.world.visitors import Responses, Visitors
-from infra.snapshots import keys
+from tests.fixtures.nearline import logged
 from tests.fixtures.redis_server import free_port, new_redis
 from tests.fixtures.service import Served, Stage, serving
-from tests.fixtures.tiny_snapshot import RANKING
 
 USERS, ITEMS = 120, 300
 """Of the tiny snapshot."""
@@ -64,12 +62,6 @@ def visit(*words: str) -> Result:
     return CliRunner().invoke(app, ["visit", *words])
 
 
-def logged(served: Served) -> list[dict[str, str]]:
-    """The fields of every event in the log, oldest first."""
-    rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", served.stage.client.xrange(keys.event_log(RANKING)))
-    return [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in rows]
-
-
 class Eager(Visitors):
     """Everybody clicks and buys the second item."""
 
@@ -79,7 +71,7 @@ class Eager(Visitors):
 
 
 def test_every_visit_is_counted_and_what_it_did_is_in_the_log(served: Served, world: Path) -> None:
-    before = len(logged(served))
+    before = len(logged(served.stage.client))
     done = visit("--seconds", "3", "--per-second", "60", "--world", str(world), "--url", served.url)
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout.splitlines()[-1])
@@ -90,23 +82,23 @@ def test_every_visit_is_counted_and_what_it_did_is_in_the_log(served: Served, wo
     assert 0 <= told["purchases"] <= told["clicks"] and 0 < told["clicks"] < 180
     assert told["click_through"] == round(told["clicks"] / 180, 4)
     assert 0 < told["p50_ms"] <= told["p99_ms"]
-    assert len(logged(served)) - before == told["clicks"] + told["purchases"]
+    assert len(logged(served.stage.client)) - before == told["clicks"] + told["purchases"]
 
 
 def test_a_purchase_is_of_what_the_same_user_clicked_at_its_price(served: Served, world: Path) -> None:
     rng = np.random.default_rng(1)
-    visitors, before = Eager.open(world, rng), len(logged(served))
+    visitors, before = Eager.open(world, rng), len(logged(served.stage.client))
     tally = send_visits(served.url, visitors, Traffic(1.0, 80.0, users=40), rng, advance=lambda n: None)
     assert tally.seen == {"predictions_v1": Seen(lists=80, clicks=80, purchases=80)}
-    events = logged(served)[before:]
-    assert len(events) == len({event["event_id"] for event in events}) == 160
+    events = logged(served.stage.client)[before:]
+    assert len(events) == len({event.event_id for event in events}) == 160
     clicks, purchases = (
-        [(event["user_id"], event["item_id"]) for event in events if event["event_type"] == kind]
+        [(event.user_id, event.item_id) for event in events if event.event_type == kind]
         for kind in ("click", "purchase")
     )
     assert sorted(clicks) == sorted(purchases)
     assert set(Counter(user_id for user_id, _ in clicks).values()) == {2}, "40 users, each of them twice"
-    paid = {event["item_id"]: float(event["value"]) for event in events if event["event_type"] == "purchase"}
+    paid = {event.item_id: event.values["value"] for event in events if event.event_type == "purchase"}
     assert paid == pytest.approx({item_id: visitors.price(item_id) for item_id in paid})
 
 

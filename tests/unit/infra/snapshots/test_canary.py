@@ -143,7 +143,7 @@ def test_what_cannot_be_tried_is_refused_with_the_mend(stage: Stage) -> None:
 def test_records_that_are_not_those_validated_are_shown_to_nobody(stage: Stage) -> None:
     go(stage, "v1")
     ready(stage, "v2")
-    key = keys.user_record_prefix(RANKING, VersionName("v2")) + "u1"
+    key = keys.user_record(RANKING, VersionName("v2"), "u1")
     stage.client.setrange(key, 0, b"?")
     with pytest.raises(SnapshotNotLoaded, match="the record of user 'u1' has another byte"):
         start(stage, "v2")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
+from infra.contracts.ids import VersionName
 from infra.contracts.snapshots import State
+from infra.snapshots import keys
 from infra.snapshots.connection import batch_client
+from tests.fixtures.tiny_snapshot import RANKING
 from tests.unit.infra.snapshots.shell_operator import Operator
 
 
@@ -94,7 +97,7 @@ def test_verify_finds_a_changed_record_and_a_changed_file(headgate: Operator, re
     verified = fine.result["verified"]
     assert isinstance(verified, dict) and list(verified) == ["v1", "v2"]
     with batch_client(redis_url) as client:
-        client.set("hg:ranking:v2:u:u7", "something else")
+        client.set(keys.user_record(RANKING, VersionName("v2"), "u7"), "something else")
     assert headgate("verify").error.startswith("error: SnapshotNotLoaded: ranking/v2")
     assert headgate("load", "--version", "v2").code == 0
     assert headgate("verify").code == 0
@@ -106,7 +109,7 @@ def test_verify_finds_a_changed_record_and_a_changed_file(headgate: Operator, re
 def test_verify_is_red_where_the_live_copy_is_not_in_redis(headgate: Operator, redis_url: str) -> None:
     headgate.live(1)
     with batch_client(redis_url) as client:
-        client.delete("hg:ranking:v1:loaded")
+        client.delete(keys.load_marker(RANKING, VersionName("v1")))
     assert headgate("verify").error == (
         "error: SnapshotNotLoaded: ranking/v1 is live and not in Redis. Run: python -m infra.snapshots reload"
     )

@@ -76,14 +76,14 @@ def test_what_is_loaded_is_what_was_written_for_every_user(
     assert report.users == 120
     world = tiny_world()
     for row in candidate_rows(world, k=100, score_map=ScoreMap(2.0)):
-        payload = client.get(keys.user_record_prefix(RANKING, version.version) + str(row["user_id"]))
+        payload = client.get(keys.user_record(RANKING, version.version, str(row["user_id"])))
         assert isinstance(payload, bytes)
         record = unpack(payload)
         assert record.item_indices.tobytes() == row["item_indices"]
         assert record.scores.tobytes() == row["scores"]
         assert record.history.tobytes() == row["history"]
         assert record.features.tobytes() == row["features"]
-        older = client.get(keys.consumed_prefix(RANKING, version.version) + str(row["user_id"]))
+        older = client.get(keys.consumed(RANKING, version.version, str(row["user_id"])))
         assert older is None or isinstance(older, bytes)
         known = [*record.history.tolist(), *np.frombuffer(older or b"", "<i4").tolist()]
         assert sorted(known) == np.frombuffer(cast(bytes, row["consumed"]), "<i4").tolist()
@@ -97,8 +97,7 @@ def test_strange_user_ids_are_keys_like_any_other(promotion: Promotion, client: 
     version = build_tiny_snapshot(str(tmp_path), world=world)
     version.record(State.VALIDATED, actor="gate", reason="test")
     promotion.load(version, limit_fraction=ALL)
-    prefix = keys.user_record_prefix(RANKING, version.version)
-    assert all(client.exists(prefix + user_id) for user_id in world.user_ids)
+    assert all(client.exists(keys.user_record(RANKING, version.version, user_id)) for user_id in world.user_ids)
 
 
 def test_an_unvalidated_snapshot_is_neither_loaded_nor_flipped(promotion: Promotion, tmp_path: Path) -> None:
@@ -125,7 +124,7 @@ def test_loading_twice_writes_once_and_a_lost_copy_is_loaded_again(
     version = validated(promotion, tmp_path)
     assert not promotion.load(version, limit_fraction=ALL).already_loaded
     assert promotion.load(version, limit_fraction=ALL).already_loaded
-    client.delete(*client.keys(keys.user_record_prefix(RANKING, version.version) + "*"))
+    client.delete(*client.keys(keys.version_pattern(RANKING, version.version).replace(":*", ":u:*")))
     assert not promotion.load(version, limit_fraction=ALL).already_loaded
 
 
@@ -184,7 +183,7 @@ def test_a_rollback_to_a_collected_version_loads_it_again(
         live(promotion, tmp_path)
     deleted = promotion.collect(keep=2)
     assert sorted(deleted) == ["v1", "v2"]
-    assert not client.keys("hg:ranking:v1:*")
+    assert not client.keys("hg:{ranking.??}:v1:*")
     assert promotion.loaded() == ["v3", "v4"]
     promotion.rollback(VersionName("v1"), actor="t", reason="far back", limit_fraction=ALL)
     assert promotion.loaded() == ["v1", "v3", "v4"]
@@ -205,7 +204,7 @@ def test_a_load_that_would_not_fit_is_refused_before_a_key_is_written(
     client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 40_000)
     with pytest.raises(NotEnoughRoom, match="make gc"):
         promotion.load(version, limit_fraction=0.9)
-    assert not client.keys(f"hg:{RANKING}:*")
+    assert not client.keys(f"hg:*{RANKING}*")
 
 
 def test_the_memory_preflight_is_near_what_redis_then_uses(

@@ -16,14 +16,16 @@ import redis
 
 from infra.contracts.candidates import ScoreMap
 from infra.contracts.errors import NotEnoughRoom, SnapshotCorrupt, SnapshotNotLoaded
+from infra.contracts.ids import VersionName
 from infra.contracts.snapshots import Manifest
+from infra.snapshots import keys
 from infra.snapshots.connection import batch_client
 from infra.snapshots.serving_copy import ServingCopy
 from infra.snapshots.tables import CANDIDATES, CHUNKS
 from infra.snapshots.versions import SnapshotStore, Version
 from tests.fixtures.tiny_snapshot import RANKING, build_tiny_snapshot, candidate_rows, tiny_world
 
-MARKER = "hg:ranking:v1:loaded"
+MARKER = "hg:{ranking.00}:v1:loaded"
 LOAD = r"Run: python -m infra\.snapshots load --application ranking --version v1"
 
 
@@ -59,7 +61,7 @@ def loaded(copy: ServingCopy, manifest: Manifest) -> ServingCopy:
 
 
 def record(user: str) -> str:
-    return f"hg:ranking:v1:u:{user}"
+    return keys.user_record(RANKING, VersionName("v1"), user)
 
 
 def read(client: redis.Redis, key: str) -> bytes:
@@ -108,20 +110,20 @@ def another_type(client: redis.Redis) -> str:
 
 
 def an_older_item(client: redis.Redis) -> str:
-    flip_a_byte(client, names(client, "hg:ranking:v1:c:*")[0], at=0)
+    flip_a_byte(client, names(client, "hg:{ranking.??}:v1:c:*")[0], at=0)
     return r"the older consumed items of user 'u\d+' has another byte at 0"
 
 
 def a_foreign_key(client: redis.Redis) -> str:
     client.set(record("nobody"), b"x")
-    return r"in Redis has b'hg:ranking:v1:u:nobody', a key of no user of the snapshot"
+    return r"in Redis has b'hg:\{ranking\.\d\d\}:v1:u:nobody', a key of no user of the snapshot"
 
 
 def older_items_of_one_who_has_none(client: redis.Redis) -> str:
-    have = {key.rsplit(":", 1)[1] for key in names(client, "hg:ranking:v1:c:*")}
+    have = {key.rsplit(":", 1)[1] for key in names(client, "hg:{ranking.??}:v1:c:*")}
     user = min({f"u{number}" for number in range(120)} - have)
-    client.set(f"hg:ranking:v1:c:{user}", b"\0\0\0\0")
-    return rf"in Redis has b'hg:ranking:v1:c:{user}', a key of no user"
+    client.set(keys.consumed(RANKING, VersionName("v1"), user), b"\0\0\0\0")
+    return rf"in Redis has b'hg:\{{ranking\.\d\d\}}:v1:c:{user}', a key of no user"
 
 
 DAMAGES = [
@@ -139,7 +141,7 @@ def test_a_loaded_copy_is_verified_in_full_or_in_as_many_chunks_as_asked(
     loaded: ServingCopy, manifest: Manifest, client: redis.Redis
 ) -> None:
     in_full = loaded.verify(manifest, chunks=None, rng=rng())
-    held = len(client.keys("hg:ranking:v1:[uc]:*"))
+    held = len(client.keys("hg:{ranking.??}:v1:[uc]:*"))
     assert (in_full.chunks, in_full.chunks_in_all, in_full.users, in_full.keys) == (2, 2, 120, held)
     assert held > 120, "some users have older consumed items"
     sampled = loaded.verify(manifest, chunks=1, rng=rng())
@@ -232,13 +234,13 @@ def test_what_is_changed_while_the_rest_is_written_is_found_by_the_read_back(
 def test_keys_that_another_build_left_under_the_version_are_deleted_by_the_load(
     copy: ServingCopy, manifest: Manifest, client: redis.Redis
 ) -> None:
-    others = ["hg:ranking:v10:u:nobody", "hg:ranking:v1:pinned", "hg:other:v1:u:nobody"]
-    for key in (*others, record("nobody"), "hg:ranking:v1:c:nobody"):
+    others = ["hg:{ranking.03}:v10:u:nobody", "hg:{ranking.03}:v1:pinned", "hg:{other.03}:v1:u:nobody"]
+    for key in (*others, record("nobody"), keys.consumed(RANKING, VersionName("v1"), "nobody")):
         client.set(key, b"x")
     copy.load(manifest, limit_fraction=1.0)
     copy.verify(manifest, chunks=None, rng=rng())
     assert client.exists(*others) == 3
-    assert not client.exists(record("nobody"), "hg:ranking:v1:c:nobody")
+    assert not client.exists(record("nobody"), keys.consumed(RANKING, VersionName("v1"), "nobody"))
 
 
 @pytest.mark.parametrize("field", ["digest", "records_root"])

@@ -88,7 +88,7 @@ def test_up_returns_when_everything_answers_and_a_second_up_changes_nothing(stac
 def test_down_leaves_nothing_and_is_content_where_nothing_runs(stack: Stack) -> None:
     stack.up()
     assert stack.down() == {"first": 1, "second": 1}
-    assert stack.running() == [] and all(is_free(part.port) for part in stack.parts)
+    assert stack.running() == [] and all(is_free(part.port or 0) for part in stack.parts)
     assert [row.state for row in stack.status()] == ["stopped", "stopped"]
     assert stack.down() == {}
 
@@ -140,7 +140,7 @@ def test_a_taken_port_is_named_with_its_owner_before_anything_starts(stack: Stac
         with pytest.raises(PortTaken, match=rf"second .*{os.getpid()}.*HEADGATE_FAKE_PORT"):
             stack.up()
         assert stack.running() == [] and not stack.house.log("first").exists()
-        assert str(os.getpid()) in listener(stack.parts[1].port)
+        assert str(os.getpid()) in listener(stack.parts[1].port or 0)
 
 
 @pytest.mark.parametrize("missing", ["find_java", "find_redis"])
@@ -162,7 +162,7 @@ def test_a_full_disk_is_told_before_anything_starts(stack: Stack, monkeypatch: p
 
 def test_a_home_that_names_a_redis_starts_none(tmp_path: Path) -> None:
     chosen = Settings(home=tmp_path, redis_url=SecretStr("redis://elsewhere:6379/0"))
-    assert [part.name for part in Stack(chosen).parts] == ["airflow", "ranking"]
+    assert [part.name for part in Stack(chosen).parts] == ["airflow", "ranking", "nearline"]
     assert Stack(chosen).status()[0].state == "external"
 
 

@@ -1,0 +1,161 @@
+"""new_items: rows behind a snapshot's own items for those that are newer, and the stream's board in item indices."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.catalog.features.ranking import ItemColumns
+from infra.contracts.candidates import Int32s
+from infra.nearline.boards import NO_BOARD, Board
+from infra.resilience.complaints import Complaints
+from infra.snapshots.tables import ItemTable
+
+_log = logging.getLogger("headgate.new_items")
+
+SPARE = 1024
+"""Rows for new items a snapshot: 300 KB. What comes when all are given out waits for the next snapshot."""
+
+_NO_ITEMS = np.empty(0, np.int32)
+_NO_VALUES = np.empty(0, np.int64)
+
+
+def no_board() -> Board:
+    """Where nobody reads any."""
+    return NO_BOARD
+
+
+@dataclass(frozen=True, slots=True)
+class FeedBoard:
+    """A board as the requests of one snapshot use it.
+
+    trending: int32 [t], item indices, most taken first, trending_counts: int64 [t]. newest: int32 [m], items that the snapshot
+    has not, newest first, newest_ms: int64 [m], when each came. rows: the new items on this board, by id: whatever else is new
+    does not exist for the request, so that the board alone decides what an id means.
+    """
+
+    source: Board = NO_BOARD
+    trending: Int32s = field(default_factory=_NO_ITEMS.copy)
+    trending_counts: NDArray[np.int64] = field(default_factory=_NO_VALUES.copy)
+    newest: Int32s = field(default_factory=_NO_ITEMS.copy)
+    newest_ms: NDArray[np.int64] = field(default_factory=_NO_VALUES.copy)
+    rows: dict[str, int] = field(default_factory=dict)
+
+
+NO_FEED_BOARD = FeedBoard()
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """What the stream says of a new item."""
+
+    item_id: str
+    title: str
+    creator: str
+    genres: str
+
+
+def with_spare_rows(items: ItemTable) -> ItemTable:
+    """The table with SPARE rows behind: no title, no genres, no creator, features NaN."""
+    columns = items.columns
+    nothing = np.full((SPARE, columns.features.shape[1]), np.nan, np.float32)
+    return replace(
+        items,
+        item_ids=items.item_ids + [""] * SPARE,
+        titles=items.titles + [""] * SPARE,
+        genres=items.genres + [[] for _ in range(SPARE)],
+        creators=items.creators + [None] * SPARE,
+        columns=ItemColumns(
+            np.concatenate([columns.features, nothing]),
+            np.concatenate([columns.genres, np.zeros((SPARE, columns.genres.shape[1]), np.float32)]),
+            np.concatenate([columns.creators, np.full(SPARE, -1, np.int32)]),
+        ),
+    )
+
+
+class Shelf:
+    """Gives the spare rows of one pinned snapshot out. A row never changes again: an item of which something else is said gets
+    another one, and a request goes on with the row that its board names."""
+
+    def __init__(
+        self,
+        items: ItemTable,
+        item_genres: list[tuple[int, ...]],
+        genre_numbers: dict[str, int],
+        boards: Callable[[], Board],
+    ) -> None:
+        """items, item_genres: as RankingContent has them, with their spare rows. boards: the newest board."""
+        self._items = items
+        self._item_genres = item_genres
+        self._genre_numbers = genre_numbers
+        self._boards = boards
+        self._free = iter(range(len(items.item_ids) - SPARE, len(items.item_ids)))
+        self._rows: dict[_Card, int] = {}
+        self._genre_columns = {name: at for at, name in enumerate(items.genre_names)}
+        known = zip(items.creators, items.columns.creators.tolist(), strict=True)
+        self._creator_numbers = {name: number for name, number in known if name}
+        self._current = NO_FEED_BOARD
+        self._complaints = Complaints(_log)
+
+    def current(self) -> FeedBoard:
+        """The newest board."""
+        board = self._boards()
+        if board is not self._current.source:
+            self._current = self.place(board)
+        return self._current
+
+    def place(self, board: Board) -> FeedBoard:
+        """The board in item indices. Items that neither the snapshot has nor the stream names with a title are left out."""
+        rows: dict[str, int] = {}
+        for item_id, about in board.about.items():
+            title, creator, genres = (_text(about.get(name)) for name in ("title", "creator", "genres"))
+            if title and item_id not in self._items.index_of:
+                row = self._row(_Card(item_id, title, creator, genres))
+                if row is not None:
+                    rows[item_id] = row
+        trending = self._placed(board.list("trending_clicks"), rows)
+        new = [(item_id, at_ms) for item_id, at_ms in board.list("newest_items") if item_id in rows]
+        newest = self._placed(new, rows)
+        return FeedBoard(board, *_columns(trending), *_columns(newest), rows)
+
+    def _placed(self, pairs: Iterable[tuple[str, int]], rows: dict[str, int]) -> list[tuple[int, int]]:
+        found = ((self._items.index_of.get(item_id, rows.get(item_id)), value) for item_id, value in pairs)
+        return [(row, value) for row, value in found if row is not None]
+
+    def _row(self, card: _Card) -> int | None:
+        row = self._rows.get(card)
+        if row is None:
+            row = next(self._free, None)
+            if row is None:
+                self._complaints.note(
+                    "full", f"all {SPARE} rows for new items are given out: {card.item_id} waits for a snapshot"
+                )
+                return None
+            self._rows[card] = row
+            self._write(row, card)
+        return row
+
+    def _write(self, row: int, card: _Card) -> None:
+        items, names = self._items, list(dict.fromkeys(name for name in card.genres.split("|") if name))
+        items.item_ids[row], items.titles[row], items.genres[row] = card.item_id, card.title, names
+        items.creators[row] = card.creator or None
+        items.columns.creators[row] = self._creator_numbers.get(card.creator, -1)
+        known = [self._genre_columns[name] for name in names if name in self._genre_columns]
+        if known:
+            items.columns.genres[row, known] = 1 / np.sqrt(len(known))
+        numbers = self._genre_numbers
+        self._item_genres[row] = tuple(numbers.setdefault(name, len(numbers)) for name in names)
+
+
+def _text(value: object) -> str:
+    """A LAST feature of one text, or nothing."""
+    return str(value[0]) if isinstance(value, tuple) and value else ""
+
+
+def _columns(pairs: list[tuple[int, int]]) -> tuple[Int32s, NDArray[np.int64]]:
+    rows = np.array([row for row, _ in pairs], np.int32)
+    return rows, np.array([value for _, value in pairs], np.int64)

@@ -1,0 +1,89 @@
+"""past_boards: the boards that answers were made with, from the archive alone."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from bentos.ranking.query import PLAN
+from infra.contracts.decisions import Basis
+from infra.contracts.events import SHARDS, Record, shard_of
+from infra.contracts.features import BOARD, Deltas
+from infra.eventlog import records as wire
+from infra.nearline.archive import end_of, read_archive
+from infra.nearline.boards import NO_BOARD, Board, ShardBoard, merged_board
+from infra.snapshots.storage import Storage
+
+_KIND = "item"
+_KEPT = 64
+"""Boards that are remembered: answers of several processes use a few in turn."""
+
+
+class PastBoards:
+    """Boards by their offsets and moment. Asked for in the order of their moments, each event is counted once for all of them."""
+
+    def __init__(self, archive: Storage, *, horizon: int) -> None:
+        """horizon: offsets within which a record that was sent twice is found."""
+        self._shards = [_PastShard(archive, shard, horizon=horizon) for shard in range(SHARDS)]
+        self._made: dict[tuple[int, tuple[int, ...]], Board] = {}
+
+    def at(self, basis: Basis) -> Board:
+        """The board of an answer. Raises ContractViolation where the archive ends before."""
+        if not basis.board_offsets:
+            return NO_BOARD
+        wanted = (basis.board_us, basis.board_offsets)
+        made = self._made.get(wanted)
+        if made is None:
+            while len(self._made) >= _KEPT:
+                self._made.pop(next(iter(self._made)))
+            made = self._made[wanted] = self._make(*wanted)
+        return made
+
+    def _make(self, now_us: int, offsets: tuple[int, ...]) -> Board:
+        states = [shard.states_at(offset) for shard, offset in zip(self._shards, offsets, strict=True)]
+        boards = [state.get((_KIND, BOARD), {}) for state in states]
+        lists = merged_board(PLAN, _KIND, [ShardBoard(0, board, {}) for board in boards], now_us).lists
+        about: list[dict[str, dict[str, int]]] = [{} for _ in offsets]
+        for name in {entity_id for pairs in lists.values() for entity_id, _ in pairs}:
+            shard = shard_of(_KIND, name)
+            about[shard][name] = states[shard].get((_KIND, name), {})
+        shards = [ShardBoard(*parts) for parts in zip(offsets, boards, about, strict=True)]
+        return merged_board(PLAN, _KIND, shards, now_us)
+
+
+class _PastShard:
+    """One shard's records about items, and the states of the items at some offset; going on is cheap, going back is not."""
+
+    def __init__(self, archive: Storage, shard: int, *, horizon: int) -> None:
+        self._archive = archive
+        self._shard = shard
+        self._horizon = horizon
+        self._read_upto = 0
+        self._last: dict[str, int] = {}
+        self._offsets: list[int] = []
+        self._records: list[Record] = []
+        self._counted = 0
+        self._states: Deltas = {}
+
+    def states_at(self, upto: int) -> Deltas:
+        """The states of all items and of their board after all records up to an offset."""
+        self._read(upto)
+        end = bisect_right(self._offsets, upto)
+        if end < self._counted:
+            self._counted, self._states = 0, {}
+        PLAN.accumulate(self._records[self._counted : end], self._states)
+        self._counted = end
+        return self._states
+
+    def _read(self, upto: int) -> None:
+        if upto <= self._read_upto:
+            return
+        end = max(upto, end_of(self._archive, self._shard))
+        for piece in read_archive(self._archive, self._shard, after=self._read_upto, upto=end):
+            for offset, record in zip(piece.offsets, wire.decode(piece.payloads), strict=True):
+                if record.kind == _KIND and PLAN.counts(record):
+                    before = self._last.get(record.duplicate_key)
+                    self._last[record.duplicate_key] = offset
+                    if before is None or offset - before > self._horizon:
+                        self._offsets.append(offset)
+                        self._records.append(record)
+            self._read_upto = piece.upto

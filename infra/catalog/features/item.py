@@ -1,0 +1,55 @@
+"""item: which items many users take at this moment, which are new, and what is said of a new one."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from infra.contracts.features import Aggregation, FeatureSpec
+
+_ADDED = frozenset({"item_added"})
+_A_WEEK = timedelta(days=7)  # the longest that an event may have happened ago: by then a snapshot knows the item
+
+ITEM_FEATURES = (
+    FeatureSpec(
+        name="trending_clicks",
+        entity="item",
+        aggregation=Aggregation.TOP,
+        events=frozenset({"click", "rating", "purchase"}),
+        window=timedelta(hours=1),
+        bucket=timedelta(minutes=5),
+        k=200,
+        unit="clicks, ratings and purchases in the last hour",
+    ),
+    FeatureSpec(
+        name="trending_purchases",
+        entity="item",
+        aggregation=Aggregation.TOP,
+        events=frozenset({"purchase"}),
+        window=timedelta(hours=1),
+        bucket=timedelta(minutes=5),
+        k=200,
+        unit="purchases in the last hour",
+    ),
+    FeatureSpec(
+        name="newest_items",
+        entity="item",
+        aggregation=Aggregation.NEWEST,
+        events=_ADDED,
+        window=_A_WEEK,
+        k=50,
+        unit="item ids",
+    ),
+    *(
+        FeatureSpec(
+            name=name,
+            entity="item",
+            aggregation=Aggregation.LAST,
+            events=_ADDED,
+            of=name,
+            k=1,
+            window=_A_WEEK,
+            unit="text",
+        )
+        for name in ("title", "creator", "genres")
+    ),
+)

@@ -1,0 +1,193 @@
+"""boards: what the boards of all shards say at one moment, merged and kept in memory by a service: what many take, what is new."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from infra.contracts.errors import DependencyUnavailable
+from infra.contracts.events import SHARDS, shard_of
+from infra.contracts.features import BOARD, FeaturePlan, FeatureValue, State
+from infra.contracts.ids import ApplicationName
+from infra.nearline.state import state_of
+from infra.resilience.complaints import Complaints
+from infra.snapshots import keys
+
+_log = logging.getLogger("headgate.boards")
+
+EVERY_S = 1.0
+"""How long a reader rests after a read, at least."""
+
+RESTS = 10
+"""And at least so many times as long as the read took: however large the boards grow, they take a tenth of the event loop."""
+
+_READ = """#!lua flags=no-writes
+local found = {redis.call('HGET', KEYS[1], 'offset') or '0'}
+for i = 2, #KEYS do found[i] = redis.call('HGETALL', KEYS[i]) end
+return found
+"""
+# One script a shard: the worker moves offset and states between any two commands.
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The TOP and NEWEST features of one kind at a moment, merged over the shards.
+
+    lists: by feature, (entity id, count or millisecond), best first, at most the feature's k, ties by id. about: the other
+    features of the listed entities that have a state. offsets: by shard, up to which records this counts; with `now_us` they
+    give the same board again, from the archive alone. now_us: 0 before the first read.
+    """
+
+    now_us: int = 0
+    offsets: tuple[int, ...] = ()
+    lists: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    about: Mapping[str, Mapping[str, FeatureValue]] = field(default_factory=dict)
+
+    def list(self, name: str) -> tuple[tuple[str, int], ...]:
+        """One feature's list; empty before the first read."""
+        return self.lists.get(name, ())
+
+
+NO_BOARD = Board()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardBoard:
+    """One shard at one moment. state: of its board; about: the states of some of its entities."""
+
+    offset: int
+    state: State
+    about: Mapping[str, State]
+
+
+def merged_board(plan: FeaturePlan, kind: str, shards: Sequence[ShardBoard], now_us: int) -> Board:
+    """The board of all shards, in their order: a pure function of what each of them holds and the clock.
+
+    An entity lies in one shard, so that merging is choosing.
+    """
+    lists: dict[str, tuple[tuple[str, int], ...]] = {}
+    for spec in plan.of(kind, boards=True):
+        values = [pair for shard in shards for pair in spec.board(shard.state, now_us).items()]
+        lists[spec.name] = tuple(sorted(values, key=lambda pair: (-pair[1], pair[0]))[: spec.k])
+    listed = _names(lists)
+    about = {
+        entity_id: plan.features(kind, state, now_us)
+        for shard in shards
+        for entity_id, state in shard.about.items()
+        if entity_id in listed and state
+    }
+    return Board(now_us, tuple(shard.offset for shard in shards), lists, about)
+
+
+def _names(lists: Mapping[str, Sequence[tuple[str, int]]]) -> set[str]:
+    return {entity_id for pairs in lists.values() for entity_id, _ in pairs}
+
+
+class BoardReader:
+    """Reads the boards in the background. While Redis is away the last one stays, and `age_s` tells how old it is."""
+
+    def __init__(
+        self, client: redis.asyncio.Redis, application: ApplicationName, plan: FeaturePlan, *, kind: str
+    ) -> None:
+        self._client = client
+        self._application = application
+        self._plan = plan
+        self._kind = kind
+        self._read = client.register_script(_READ)
+        self._read_at_s = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._complaints = Complaints(_log)
+        self.current = NO_BOARD
+
+    @property
+    def age_s(self) -> float | None:
+        """How long ago the current board was read; None before the first."""
+        return time.monotonic() - self._read_at_s if self.current is not NO_BOARD else None
+
+    async def start(self) -> None:
+        """Begin to read; returns at once."""
+        self._task = asyncio.create_task(self._run(), name="boards")
+
+    async def stop(self) -> None:
+        """End it; the last board stays."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def refresh(self, now_us: int) -> None:
+        """Read all shards, one after another. Raises DependencyUnavailable; then the current board stays.
+
+        What is new on the board is asked for in a second read of its shard, board and offset with it.
+        """
+        asked: dict[int, set[str]] = {shard: set() for shard in range(SHARDS)}
+        for entity_id in _names(self.current.lists):
+            asked[shard_of(self._kind, entity_id)].add(entity_id)
+        shards = [await self._shard(shard, asked[shard]) for shard in range(SHARDS)]
+        board = await self._merged(shards, now_us)
+        unasked: set[int] = set()
+        for entity_id in _names(board.lists):
+            shard = shard_of(self._kind, entity_id)
+            if entity_id not in asked[shard]:
+                asked[shard].add(entity_id)
+                unasked.add(shard)
+        if unasked:
+            for shard in sorted(unasked):
+                shards[shard] = await self._shard(shard, asked[shard])
+            board = await self._merged(shards, now_us)
+        self.current = board
+        self._read_at_s = time.monotonic()
+
+    async def _merged(self, shards: list[ShardBoard], now_us: int) -> Board:
+        """In a thread: of a busy shop it takes some hundred milliseconds, which no request may wait for."""
+        return await asyncio.to_thread(merged_board, self._plan, self._kind, shards, now_us)
+
+    async def _shard(self, shard: int, entities: set[str]) -> ShardBoard:
+        application, kind = self._application, self._kind
+        names = sorted(entities)
+        wanted = [
+            keys.nearline_position(application, shard),
+            keys.nearline_state(application, kind, BOARD, shard=shard),
+            *(keys.nearline_state(application, kind, entity_id) for entity_id in names),
+        ]
+        try:
+            reply = cast("list[object]", await self._read(keys=wanted))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise DependencyUnavailable(
+                f"The boards cannot be read: {type(error).__name__}: {error}.", mend="Run: make status"
+            ) from error
+        return await asyncio.to_thread(_shard_board, names, reply)
+
+    async def _run(self) -> None:
+        while True:
+            began_s = time.monotonic()
+            try:
+                await self.refresh(time.time_ns() // 1000)
+            except DependencyUnavailable as error:
+                self._complain(str(error))
+            except Exception as error:  # noqa: BLE001 - whatever a board holds, the next one is read
+                self._complain(f"{type(error).__name__}: {error}")
+            await asyncio.sleep(max(EVERY_S, RESTS * (time.monotonic() - began_s)))
+
+    def _complain(self, why: str) -> None:
+        age_s = self.age_s
+        kept = "there is none yet" if age_s is None else f"the last one, read {age_s:.0f} s ago, stays"
+        self._complaints.note("boards", f"boards of {self._application}: {why} {kept}")
+
+
+def _shard_board(names: Sequence[str], reply: Sequence[object]) -> ShardBoard:
+    board, *about = [_state(flat) for flat in reply[1:]]
+    return ShardBoard(int(cast(bytes, reply[0])), board, dict(zip(names, about, strict=True)))
+
+
+def _state(flat: object) -> dict[str, int]:
+    pairs = cast("list[bytes]", flat)
+    return state_of(dict(zip(pairs[::2], pairs[1::2], strict=True)))

@@ -1,0 +1,93 @@
+"""past: what was known of an entity when an answer was made, from the archive alone: the same integers, whenever it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from infra.contracts.errors import ContractViolation
+from infra.contracts.events import Record, shard_of
+from infra.contracts.features import BOARD, Deltas, FeaturePlan
+from infra.contracts.ids import ApplicationName
+from infra.eventlog import records as wire
+from infra.nearline.archive import archive_of, end_of, read_archive
+from infra.snapshots.storage import Storage
+
+
+@dataclass(slots=True)
+class _Shard:
+    """What was read of a shard. counted: those that are no duplicates, by entity, offsets rising; sent_twice: the others."""
+
+    upto: int = 0
+    counted: dict[tuple[str, str], list[tuple[int, Record]]] = field(default_factory=dict)
+    sent_twice: dict[int, Record] = field(default_factory=dict)
+    last: dict[str, int] = field(default_factory=dict)
+
+
+class Past:
+    """One application's archive, read once a shard and held in memory: for as many answers as one likes."""
+
+    def __init__(self, archive: Storage, plan: FeaturePlan, *, horizon: int) -> None:
+        """horizon: offsets within which the log, or the worker, found what was sent twice."""
+        self._archive = archive
+        self._plan = plan
+        self._horizon = horizon
+        self._shards: dict[int, _Shard] = {}
+
+    def state_at(self, entity: tuple[str, str], upto: Mapping[int, int], extra: Collection[int] = ()) -> dict[str, int]:
+        """The state of (kind, id) after all records of its shard up to an offset, and those of its own at `extra` besides.
+
+        upto: by shard, as the answer was logged. extra: offsets beyond it; the pending records that the answer saw. Raises
+        ContractViolation where the archive does not hold them.
+        """
+        shard = shard_of(*entity)
+        offset = upto[shard]
+        known = self._known(shard, max([offset, *extra]))
+        own = known.counted.get(entity, [])
+        wanted = set(extra)
+        records = [record for at, record in own if at <= offset or at in wanted]
+        twice = [known.sent_twice[at] for at in wanted if at in known.sent_twice]
+        records += [record for record in twice if (record.kind, record.entity_id) == entity]
+        deltas: Deltas = {}
+        self._plan.accumulate(records, deltas)
+        return deltas.get(entity, {})
+
+    def board_at(self, kind: str, shard: int, upto: int) -> dict[str, int]:
+        """The state of a shard's board of a kind after all records up to an offset."""
+        deltas: Deltas = {}
+        for (of, _), own in self._known(shard, upto).counted.items():
+            if of == kind:
+                self._plan.accumulate((record for at, record in own if at <= upto), deltas)
+        return deltas.get((kind, BOARD), {})
+
+    def _known(self, shard: int, upto: int) -> _Shard:
+        known = self._shards.setdefault(shard, _Shard())
+        if upto <= known.upto:
+            return known
+        for piece in read_archive(self._archive, shard, after=known.upto, upto=max(upto, end_of(self._archive, shard))):
+            for offset, record in zip(piece.offsets, wire.decode(piece.payloads), strict=True):
+                before = known.last.get(record.duplicate_key)
+                known.last[record.duplicate_key] = offset
+                if before is not None and offset - before <= self._horizon:
+                    known.sent_twice[offset] = record
+                else:
+                    own = known.counted.setdefault((record.kind, record.entity_id), [])
+                    own.append((offset, record))
+            known.upto = piece.upto
+        return known
+
+
+def state_at(
+    store: str,
+    application: ApplicationName,
+    plan: FeaturePlan,
+    entity: tuple[str, str],
+    upto: Mapping[int, int],
+    extra: Collection[int] = (),
+    *,
+    horizon: int,
+) -> dict[str, int]:
+    """`Past.state_at` for one answer."""
+    if entity[1] == BOARD:
+        raise ContractViolation("A board belongs to a shard, not to an entity: use Past.board_at.")
+    return Past(archive_of(store, application), plan, horizon=horizon).state_at(entity, upto, extra)

@@ -1,0 +1,99 @@
+"""resuming: a log in Redis that came back without its memory goes on behind the archive, so that no offset is used twice."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from infra.contracts.errors import DependencyUnavailable
+from infra.contracts.ids import ApplicationName
+from infra.eventlog import records as wire
+from infra.eventlog.protocol import EventLog, Extent
+from infra.nearline.archive import read_archive
+from infra.nearline.counting import Horizon
+from infra.nearline.losses import raise_tip
+from infra.snapshots import keys
+from infra.snapshots.storage import Storage
+
+_MOVE = """#!lua
+local horizon, tip = tonumber(ARGV[1]), tonumber(ARGV[2])
+if tonumber(redis.call('GET', KEYS[2]) or '0') >= tip then return 0 end
+local entries = redis.call('XRANGE', KEYS[1], '-', '+')
+redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4])
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[3 + math.floor(ARGV[i + 1] / horizon) % 2], ARGV[i], ARGV[i + 1]) end
+local moved = 0
+for _, entry in ipairs(entries) do
+  local record = cjson.decode(entry[2][2])
+  local name = record[1] .. ':' .. record[5]
+  local before = math.max(tonumber(redis.call('HGET', KEYS[3], name) or '0'), tonumber(redis.call('HGET', KEYS[4], name) or '0'))
+  if before == 0 or tip + 1 - before > horizon then
+    tip = tip + 1
+    moved = moved + 1
+    local half = KEYS[3 + math.floor(tip / horizon) % 2]
+    if tip % horizon == 0 then redis.call('UNLINK', half) end
+    local offset = string.format('%.0f', tip)
+    redis.call('XADD', KEYS[1], offset .. string.match(entry[1], '-.*'), 'r', entry[2][2])
+    redis.call('HSET', half, name, offset)
+  end
+end
+redis.call('SET', KEYS[2], string.format('%.0f', tip))
+return moved
+"""
+# As the log's own append does it, in one call: services append all the while.
+
+
+async def resume(
+    log: EventLog,
+    client: redis.asyncio.Redis,
+    application: ApplicationName,
+    archive: Storage,
+    shard: int,
+    *,
+    upto: int,
+    horizon: int,
+) -> int:
+    """Let the shard's next record come behind `upto`, the archive's end; what was sent twice since is found as before.
+
+    Records that came since the loss move behind it; records that the log still has from before it go, for the archive has them.
+    Returns how many moved. A log that reaches as far is left alone. Raises DependencyUnavailable.
+    """
+    extent = (await log.extents([shard]))[shard]
+    if extent.tip >= upto:
+        return 0
+    if await _is_older(log, archive, shard, extent):
+        await log.trim(shard, upto=extent.tip)
+        await raise_tip(client, application, shard, upto)
+        return 0
+    halves = await asyncio.to_thread(seen_before, archive, shard, upto=upto, horizon=horizon)
+    names = [
+        keys.event_log(application, shard),
+        keys.event_log_tip(application, shard),
+        *(keys.event_log_seen(application, shard, half) for half in (0, 1)),
+    ]
+    seen = [part for half in halves for pair in half.items() for part in pair]
+    try:
+        return cast(int, await client.register_script(_MOVE)(keys=names, args=[horizon, upto, *seen]))
+    except (RedisError, OSError, TimeoutError) as error:
+        raise DependencyUnavailable(f"Redis did not answer: {type(error).__name__}: {error}.") from error
+
+
+def seen_before(archive: Storage, shard: int, *, upto: int, horizon: int) -> tuple[dict[str, int], dict[str, int]]:
+    """The duplicate keys of the last `horizon` offsets and where each stands, in the two halves that remember them."""
+    halves: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    turns = Horizon(horizon)
+    for piece in read_archive(archive, shard, after=max(upto - horizon, 0), upto=upto):
+        for offset, record in zip(piece.offsets, wire.decode(piece.payloads), strict=True):
+            halves[turns.half(offset)][record.duplicate_key] = offset
+    return halves
+
+
+async def _is_older(log: EventLog, archive: Storage, shard: int, extent: Extent) -> bool:
+    """Whether what the log holds is of the time before the loss: then the archive has the same at the same offset."""
+    if extent.first > extent.tip:
+        return False
+    (held,) = await log.read({shard: extent.first - 1}, count=1)
+    archived = await asyncio.to_thread(list, read_archive(archive, shard, after=extent.first - 1, upto=extent.first))
+    return [payload for piece in archived for payload in piece.payloads] == list(held.payloads)

@@ -1,0 +1,226 @@
+"""state: the nearline state in Redis; the fence, the deltas and the offset are one server-side call, so each record counts once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import msgpack
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from infra.contracts.errors import DependencyUnavailable, HeadgateError
+from infra.contracts.events import SHARDS
+from infra.contracts.features import Deltas, FeaturePlan
+from infra.contracts.ids import ApplicationName
+from infra.nearline.scripts import Script, executed
+from infra.snapshots import keys
+
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+_CLAIM = Script(f"""#!lua
+{_NOW}
+local held = redis.call('HMGET', KEYS[1], 'owner', 'until', 'epoch', 'offset')
+if held[1] and held[1] ~= ARGV[1] and tonumber(held[2] or '0') > now then return {{0, 0, held[1]}} end
+local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'until', string.format('%.0f', now + ARGV[2]))
+if not held[4] then redis.call('HSET', KEYS[1], 'offset', '0') end
+return {{epoch, tonumber(held[4] or '0'), ARGV[1]}}
+""")
+
+_RENEW = Script(f"""#!lua
+{_NOW}
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + ARGV[2]))
+return 1
+""")
+
+_APPLY = Script(f"""#!lua
+{_NOW}
+local held = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
+if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return {{held[1] or '0', held[2] or '0'}} end
+local given = cmsgpack.unpack(ARGV[5])
+for at, changes in ipairs(given[1]) do
+  local key, added, raised, gone = KEYS[1 + at], changes[1], changes[2], changes[3]
+  for i = 1, #gone, 2 do
+    if tonumber(redis.call('HGET', key, gone[i]) or '-1') == gone[i + 1] then redis.call('HDEL', key, gone[i]) end
+  end
+  for i = 1, #added, 2 do redis.call('HINCRBY', key, added[i], added[i + 1]) end
+  for i = 1, #raised, 2 do
+    local before = redis.call('HGET', key, raised[i])
+    if not before or tonumber(before) < raised[i + 1] then
+      redis.call('HSET', key, raised[i], string.format('%.0f', raised[i + 1]))
+    end
+  end
+  redis.call('EXPIRE', key, changes[4])
+end
+local seen, first = given[2], #KEYS - 1
+for half = 0, 1 do
+  local names = seen[half + 1]
+  if names[1] then redis.call('UNLINK', KEYS[first + half]) end
+  for i = 2, #names, 2 do redis.call('HSET', KEYS[first + half], names[i], names[i + 1]) end
+end
+redis.call('HSET', KEYS[1], 'offset', ARGV[3], 'until', string.format('%.0f', now + ARGV[4]))
+return false
+""")
+# Without allow-oom: with memory full the whole call is refused before its first write, offset included; the worker waits.
+
+_EXACT = 2**53
+"""Lua's numbers are doubles; what is larger goes to HINCRBY as text, which is exact up to 2**63."""
+
+SLACK_S = 3600
+"""Beyond the longest window: how long the state of an entity outlives its last event."""
+
+
+class Fenced(HeadgateError):
+    """Another worker has taken the shard, or has moved its offset: what this one meant to write was not written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to add to a shard's state. offset: up to which its records are counted already."""
+
+    shard: int
+    epoch: int
+    offset: int
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one stretch of a shard's records does to the state.
+
+    after, upto: the stretch. deltas: see FeaturePlan.accumulate. stale: by (kind, entity id), fields to drop and the values they
+    had, in turn; one that has changed since stays. seen: for either half, whether its turn begins, and duplicate keys and their
+    offsets in turn; for logs that do not find duplicates themselves.
+    """
+
+    after: int
+    upto: int
+    deltas: Deltas
+    stale: Mapping[tuple[str, str], Sequence[str | int]] = field(default_factory=dict)
+    seen: Sequence[tuple[bool, Sequence[str | int]]] = ((False, ()), (False, ()))
+
+
+class StateStore:
+    """Claims shards and applies changes. Each call is one round trip to the shard's own slot."""
+
+    def __init__(
+        self, client: redis.asyncio.Redis, application: ApplicationName, plan: FeaturePlan, *, lease_s: float = 5.0
+    ) -> None:
+        """lease_s: how long a claim lasts that is neither used nor renewed."""
+        self._client = client
+        self._application = application
+        self._lease_ms = round(lease_s * 1000)
+        self._lives_s = {kind: int(plan.horizon(kind).total_seconds()) + SLACK_S for kind in plan.kinds()}
+
+    async def claim(self, shard: int, owner: str) -> Claim | None:
+        """Take a shard that nobody holds, or that `owner` held before; its epoch rises, which fences whoever wrote until now.
+
+        None where another owner's claim has not lapsed. Raises DependencyUnavailable.
+        """
+        position = keys.nearline_position(self._application, shard)
+        (found,) = await self._executed(lambda pipe: _CLAIM.call(pipe, [position], [owner, self._lease_ms]))
+        epoch, offset, _ = cast("list[int]", found)
+        return Claim(shard, epoch, offset) if epoch else None
+
+    async def renew(self, claims: Sequence[Claim]) -> list[bool]:
+        """Keep those claims; False for one that was lost. Raises DependencyUnavailable."""
+        return [bool(kept) for kept in await self._executed(lambda pipe: self._hold(pipe, claims, self._lease_ms))]
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Give them up at once, so that another worker need not wait."""
+        await self._executed(lambda pipe: self._hold(pipe, claims, 0))
+
+    def _hold(self, pipe: Any, claims: Sequence[Claim], lease_ms: int) -> None:
+        for claim in claims:
+            position = keys.nearline_position(self._application, claim.shard)
+            _RENEW.call(pipe, [position], [claim.epoch, lease_ms])
+
+    async def apply(self, claims: Mapping[int, Claim], changes: Mapping[int, Changes]) -> dict[int, Fenced | None]:
+        """For each shard: check epoch and offset, apply, move the offset: all or nothing. Fenced where it was nothing.
+
+        Raises DependencyUnavailable: then it is not known which shards were applied; a shard's offset tells.
+        """
+        calls: list[tuple[list[str], list[str | bytes | int]]] = []
+        for shard, change in changes.items():
+            names, blob = self._packed(shard, change)
+            calls.append((names, [claims[shard].epoch, change.after, change.upto, self._lease_ms, blob]))
+
+        def build(pipe: Any) -> None:
+            for names, args in calls:
+                _APPLY.call(pipe, names, args)
+
+        replies = cast("list[list[bytes] | None]", await self._executed(build))
+        out: dict[int, Fenced | None] = {}
+        for (shard, change), reply in zip(changes.items(), replies, strict=True):
+            out[shard] = None
+            if reply is not None:
+                epoch, offset = (int(part) for part in reply)
+                out[shard] = Fenced(
+                    f"Shard {shard} of {self._application} is at epoch {epoch}, offset {offset}; this worker has epoch "
+                    f"{claims[shard].epoch}, offset {change.after}."
+                )
+        return out
+
+    async def offsets(self) -> dict[int, int]:
+        """Up to which offset each shard's records are counted; 0 where none were. Raises DependencyUnavailable."""
+        pipe = self._client.pipeline(transaction=False)
+        for shard in range(SHARDS):
+            pipe.hget(keys.nearline_position(self._application, shard), "offset")
+        found = cast("list[bytes | None]", await self._call(pipe.execute()))
+        return {shard: int(offset or 0) for shard, offset in enumerate(found)}
+
+    async def read(self, entities: Sequence[tuple[str, str, int]]) -> list[dict[str, int]]:
+        """The states of (kind, entity id, shard), each as of some moment of its own. Raises DependencyUnavailable."""
+        pipe = self._client.pipeline(transaction=False)
+        for kind, entity_id, shard in entities:
+            pipe.hgetall(keys.nearline_state(self._application, kind, entity_id, shard=shard))
+        found = cast("list[dict[bytes, bytes]]", await self._call(pipe.execute()))
+        return [state_of(reply) for reply in found]
+
+    async def seen(self, shard: int, names: Sequence[str]) -> list[int]:
+        """The offset at which each duplicate key was last seen, 0: never within the horizon. Raises DependencyUnavailable."""
+        pipe = self._client.pipeline(transaction=False)
+        for half in (0, 1):
+            pipe.hmget(keys.nearline_seen(self._application, shard, half), list(names))
+        one, other = cast("list[list[bytes | None]]", await self._call(pipe.execute()))
+        return [max(int(a or 0), int(b or 0)) for a, b in zip(one, other, strict=True)]
+
+    def _packed(self, shard: int, change: Changes) -> tuple[list[str], bytes]:
+        """The keys and the packed argument of `_APPLY`."""
+        application = self._application
+        prefix = keys.nearline_state(application, "", "", shard=shard)[:-1]
+        names = [keys.nearline_position(application, shard)]
+        packed: list[list[object]] = []
+        for entity in {**change.deltas, **dict.fromkeys(change.stale)}:
+            added: list[object] = []
+            raised: list[object] = []
+            for name, amount in change.deltas.get(entity, {}).items():
+                part = added if name[0] == "+" else raised
+                part.append(name)
+                part.append(amount if -_EXACT < amount < _EXACT else str(amount))
+            names.append(f"{prefix}{entity[0]}:{entity[1]}")
+            packed.append([added, raised, change.stale.get(entity, ()), self._lives_s[entity[0]]])
+        names += [keys.nearline_seen(application, shard, half) for half in (0, 1)]
+        seen = [[fresh, *rest] for fresh, rest in change.seen]
+        return names, cast(bytes, msgpack.packb([packed, seen], use_bin_type=False))
+
+    async def _executed(self, build: Callable[[Any], None]) -> list[Any]:
+        return cast("list[Any]", await self._call(executed(self._client, build, _CLAIM, _RENEW, _APPLY)))
+
+    async def _call(self, awaited: Any) -> Any:
+        try:
+            return await awaited
+        except (RedisError, OSError, TimeoutError) as error:
+            raise DependencyUnavailable(
+                f"The nearline state does not answer: {type(error).__name__}: {error}.", mend="Run: make status"
+            ) from error
+
+
+def state_of(reply: Mapping[bytes, bytes]) -> dict[str, int]:
+    """A hash as Redis gives it, as a state."""
+    return {name.decode(): int(amount) for name, amount in reply.items()}

@@ -1,0 +1,257 @@
+"""nearline_rig: a log full of events, worker processes that count them, and a watch over how far they are.
+
+Also a program: `python -m tests.bench.nearline_rig --per-second N --seconds S --out FILE` appends at a set rate, open loop, and
+leaves when each record was due and where it went.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import redis
+from pydantic import SecretStr
+
+from infra.config.settings import CHECKOUT, settings
+from infra.contracts.events import SHARDS, Event, Record
+from infra.eventlog.protocol import EventLog
+from infra.nearline.opening import open_log
+from infra.snapshots import keys
+from infra.snapshots.connection import batch_client
+from tests.fixtures.redis_server import RedisProcess
+from tests.fixtures.tiny_snapshot import RANKING
+
+USERS, ITEMS = 20_000, 20_000
+BATCH = 500
+"""Events an append: what a service sends that takes events in batches."""
+
+_LOOK_S = 0.01
+_WATCH_S = 0.002
+_WATCH_ON = 2_000
+"""Looks after the last event was sent: an engine may take its time."""
+
+_STEP_S = 0.01
+
+
+def made(n: int, *, seed: int, at: datetime | None = None) -> list[Event]:
+    """Clicks, views and purchases of random users on items of which few are popular."""
+    rng = random.Random(seed)
+    at = at or datetime.now(UTC)
+    types = rng.choices(("click", "view", "purchase"), (70, 20, 10), k=n)
+    return [
+        Event(
+            f"{seed}-{number:024d}",
+            event_type,
+            at,
+            {"user": f"u{rng.randrange(USERS)}", "item": f"i{int(rng.paretovariate(1.0)) % ITEMS}"},
+        )
+        for number, event_type in enumerate(types)
+    ]
+
+
+def records_of(events: Sequence[Event]) -> list[Record]:
+    """Each event's records."""
+    return [record for event in events for record in event.records()]
+
+
+def log_at(url: str, *, timeout_s: float = 30.0) -> EventLog:
+    """The log in a Redis, as services and workers open it."""
+    chosen = settings().model_copy(
+        update={"redis_url": SecretStr(url), "log_redis_url": SecretStr(url), "event_log": "redis"}
+    )
+    return open_log(chosen, RANKING, timeout_s=timeout_s)
+
+
+def fill(url: str, n: int, *, seed: int = 1) -> float:
+    """Append n events, one batch after the other. Returns events a second."""
+    batches = [records_of(made(BATCH, seed=seed * 1_000_003 + number)) for number in range(n // BATCH)]
+
+    async def append() -> float:
+        log = log_at(url)
+        began_s = time.perf_counter()
+        for batch in batches:
+            await log.append(batch)
+        seconds = time.perf_counter() - began_s
+        await log.close()
+        return seconds
+
+    return n / asyncio.run(append())
+
+
+def counted(client: redis.Redis) -> list[int]:
+    """Up to which offset each shard is counted."""
+    pipe = client.pipeline(transaction=False)
+    for shard in range(SHARDS):
+        pipe.hget(keys.nearline_position(RANKING, shard), "offset")
+    return [int(offset or 0) for offset in pipe.execute()]
+
+
+@contextmanager
+def place(servers: int = 1) -> Iterator[tuple[Path, list[RedisProcess]]]:
+    """An empty folder and empty Redis servers."""
+    with tempfile.TemporaryDirectory(prefix="headgate-bench-") as name:
+        folder = Path(name)
+        made = []
+        try:
+            for number in range(servers):
+                (folder / f"redis-{number}").mkdir()
+                made.append(RedisProcess(folder / f"redis-{number}"))
+                made[-1].start()
+            yield folder, made
+        finally:
+            for server in made:
+                server.stop()
+
+
+@contextmanager
+def workers(url: str, count: int, folder: Path, *, environment: dict[str, str] | None = None) -> Iterator[list[int]]:
+    """Worker processes until the block ends; their process ids."""
+    variables = {
+        **os.environ,
+        "HEADGATE_REDIS_URL": url,
+        "HEADGATE_STORE": str(folder / "store"),
+        **(environment or {}),
+    }
+    command = [sys.executable, "-m", "infra.nearline", "run", "--no-archive"]
+    started = []
+    try:
+        for number in range(count):
+            log = (folder / f"worker-{number}.log").open("ab")
+            started.append(subprocess.Popen(command, cwd=CHECKOUT, env=variables, stdout=log, stderr=log))
+            log.close()
+        yield [process.pid for process in started]
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait(timeout=30)
+
+
+def drained_per_s(url: str, count: int, folder: Path, *, events: int, log_url: str = "") -> float:
+    """Events a second at which that many workers count a full log, from a quarter of it on, when all are at work.
+
+    url: of the Redis that keeps the state; log_url: of the log's, where that is another.
+    """
+    records_an_event = 2
+    total = events * records_an_event
+    environment = {"HEADGATE_LOG_REDIS_URL": log_url or url}
+    with batch_client(url) as client, workers(url, count, folder, environment=environment):
+        while (first := sum(counted(client))) < total / 4:
+            time.sleep(_LOOK_S)
+        began_s = time.perf_counter()
+        while (done := sum(counted(client))) < total:
+            time.sleep(_LOOK_S)
+        return (done - first) / records_an_event / (time.perf_counter() - began_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """When each record was due (seconds of the machine's monotonic clock), its shard and its offset."""
+
+    due_s: list[float]
+    shards: list[int]
+    offsets: list[int]
+
+
+def freshness_ms(sent: Sent, looks: Sequence[tuple[float, Sequence[int]]]) -> list[float]:
+    """For each record the milliseconds from when it was due to the first look that found it counted."""
+    out: list[float] = []
+    by_shard: dict[int, list[tuple[int, float]]] = {}
+    for due_s, shard, offset in zip(sent.due_s, sent.shards, sent.offsets, strict=True):
+        by_shard.setdefault(shard, []).append((offset, due_s))
+    for shard, rows in by_shard.items():
+        at = 0
+        for offset, due_s in sorted(rows):
+            while at < len(looks) and looks[at][1][shard] < offset:
+                at += 1
+            out.append((looks[at][0] - due_s) * 1000 if at < len(looks) else float("inf"))
+    return out
+
+
+def watched_ms(
+    url: str, folder: Path, chosen: argparse.Namespace, *, seed: int, environment: dict[str, str] | None = None
+) -> list[float]:
+    """Send from a process of its own and look every 2 ms up to where the shards are counted. url: of the state's Redis.
+
+    environment: what names another log than that Redis.
+    """
+    out = folder / "sent.json"
+    sender = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tests.bench.nearline_rig", "--out", str(out)),
+            *("--per-second", str(chosen.per_second), "--seconds", str(chosen.seconds), "--seed", str(seed)),
+        ],
+        cwd=CHECKOUT,
+        env={**os.environ, "HEADGATE_REDIS_URL": url, **(environment or {})},
+    )
+    looks: list[tuple[float, list[int]]] = []
+    with batch_client(url) as client:
+        while sender.poll() is None:
+            looks.append((time.monotonic(), counted(client)))
+            time.sleep(_WATCH_S)
+        for _ in range(_WATCH_ON):
+            looks.append((time.monotonic(), counted(client)))
+            time.sleep(_WATCH_S)
+    if sender.returncode:
+        raise RuntimeError(f"the sender ended with {sender.returncode}")
+    return freshness_ms(Sent(**json.loads(out.read_text())), looks)
+
+
+def send(log: EventLog, *, per_second: int, seconds: float, seed: int) -> Sent:
+    """Append at that rate, in steps of 10 ms, whatever the answers do: an append that is late delays no other's due time."""
+    a_step = max(1, round(per_second * _STEP_S))
+    out = Sent([], [], [])
+
+    async def run() -> None:
+        began_s = time.monotonic() + 0.2
+        under_way: set[asyncio.Task[None]] = set()
+        for step in range(round(seconds / _STEP_S)):
+            due_s = began_s + step * _STEP_S
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            task = asyncio.create_task(one(due_s, step))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+        await asyncio.gather(*under_way)
+        await log.close()
+
+    async def one(due_s: float, step: int) -> None:
+        records = records_of(made(a_step, seed=seed * 1_000_003 + step))
+        for place in await log.append(records):
+            out.due_s.append(due_s)
+            out.shards.append(place.shard)
+            out.offsets.append(place.offset)
+
+    asyncio.run(run())
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--per-second", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--out", type=Path, required=True)
+    chosen = parser.parse_args()
+    sent = send(
+        open_log(settings(), RANKING, timeout_s=30.0),
+        per_second=chosen.per_second,
+        seconds=chosen.seconds,
+        seed=chosen.seed,
+    )
+    chosen.out.write_text(json.dumps({"due_s": sent.due_s, "shards": sent.shards, "offsets": sent.offsets}))
+
+
+if __name__ == "__main__":
+    main()

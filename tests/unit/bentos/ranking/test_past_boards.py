@@ -1,0 +1,55 @@
+"""Boards from the archive are those that the service read, whichever is asked for first."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from bentos.ranking.past_boards import PastBoards
+from infra.contracts.decisions import Basis
+from infra.contracts.errors import ContractViolation
+from infra.nearline.boards import NO_BOARD, Board
+from tests.fixtures.answers import HORIZON, Town, town
+from tests.fixtures.redis_server import RedisProcess
+
+
+def basis(board: Board) -> Basis:
+    return Basis(0, None, (), True, board.now_us, board.offsets)
+
+
+async def act(place: Town) -> None:
+    """Clicks of many, early and late, some of them twice, and new items."""
+    rng = place.rng
+    for number in range(150):
+        age_s = float(rng.choice([0, 0, 600, 4000]))
+        await place.post([place.event(f"u{number % 9}", f"i{rng.integers(0, 25)}", age_s=age_s)])
+        if number % 10 == 0:
+            await place.post([place.added(f"newer {number // 10}", genres="Drama"), place.sent[0]])
+
+
+async def test_every_board_that_was_read_is_made_again(own_redis: RedisProcess, tmp_path: Path) -> None:
+    read: list[Board] = []
+    async with town(own_redis.url, tmp_path / "store") as place, place.working("a worker"):
+        task = asyncio.create_task(act(place))
+        while not task.done():
+            await place.boards.refresh(time.time_ns() // 1000)
+            read.append(place.boards.current)
+        await task
+        await place.until_counted()
+        for _ in range(2):  # what is new on the first is asked for by the second
+            await place.boards.refresh(time.time_ns() // 1000)
+        whole = place.boards.current
+        await place.archive_all()
+        past = PastBoards(place.archive, horizon=HORIZON)
+        again = {board.now_us: past.at(basis(board)) for board in (*read, *reversed(read))}
+        assert past.at(basis(whole)) == whole, "titles of new items among it"
+        assert past.at(basis(NO_BOARD)) == NO_BOARD
+        with pytest.raises(ContractViolation, match="ends at offset"):
+            past.at(Basis(0, None, (), True, 1, (10**6,) * 16))
+    assert len(whole.about) >= 10
+    assert len({board.offsets for board in read}) > 3
+    for board in read:
+        assert again[board.now_us].lists == board.lists
