@@ -29,6 +29,9 @@ EVERY_S = 1.0
 RESTS = 10
 """And at least so many times as long as the read took: however large the boards grow, they take a tenth of the event loop."""
 
+_PASSES = 20
+"""Reads of one refresh, at most: under a storm of new items up to eight were seen."""
+
 _READ = """#!lua flags=no-writes
 local found = {redis.call('HGET', KEYS[1], 'offset') or '0'}
 for i = 2, #KEYS do found[i] = redis.call('HGETALL', KEYS[i]) end
@@ -126,25 +129,29 @@ class BoardReader:
     async def refresh(self, now_us: int) -> None:
         """Read all shards, one after another. Raises DependencyUnavailable; then the current board stays.
 
-        What is new on the board is asked for in a second read of its shard, board and offset with it.
+        What is new on a board is asked for in another read of its shard, board and offset with it, until nothing is: only then
+        the board is what its offsets say. The current board stays where the boards change faster than that.
         """
         asked: dict[int, set[str]] = {shard: set() for shard in range(SHARDS)}
         for entity_id in _names(self.current.lists):
             asked[shard_of(self._kind, entity_id)].add(entity_id)
-        shards = [await self._shard(shard, asked[shard]) for shard in range(SHARDS)]
-        board = await self._merged(shards, now_us)
-        unasked: set[int] = set()
-        for entity_id in _names(board.lists):
-            shard = shard_of(self._kind, entity_id)
-            if entity_id not in asked[shard]:
-                asked[shard].add(entity_id)
-                unasked.add(shard)
-        if unasked:
-            for shard in sorted(unasked):
+        wanted: set[int] = set(asked)
+        shards: dict[int, ShardBoard] = {}
+        for _ in range(_PASSES):
+            for shard in sorted(wanted):
                 shards[shard] = await self._shard(shard, asked[shard])
-            board = await self._merged(shards, now_us)
-        self.current = board
-        self._read_at_s = time.monotonic()
+            board = await self._merged([shards[shard] for shard in asked], now_us)
+            wanted = set()
+            for entity_id in _names(board.lists):
+                shard = shard_of(self._kind, entity_id)
+                if entity_id not in asked[shard]:
+                    asked[shard].add(entity_id)
+                    wanted.add(shard)
+            if not wanted:
+                self.current = board
+                self._read_at_s = time.monotonic()
+                return
+        self._complain(f"they changed during each of {_PASSES} reads.")
 
     async def _merged(self, shards: list[ShardBoard], now_us: int) -> Board:
         """In a thread: of a busy shop it takes some hundred milliseconds, which no request may wait for."""

@@ -103,6 +103,18 @@ async def test_an_answer_is_made_again_from_the_version_that_it_names(own_redis:
             await offline(place).replay(replace(decisions[0], version=VersionName("v9")))
 
 
+async def test_an_answer_is_made_again_at_its_own_moment(own_redis: RedisProcess, tmp_path: Path) -> None:
+    async with town(own_redis.url, tmp_path / "store") as place:
+        await place.post([place.event("u3", "i7")])
+        await place.ask("u3", n=10)
+        await place.archive_all()
+        (decision,) = archived(place)
+        later = replace(decision.basis, now_us=decision.basis.now_us + 2 * 3_600_000_000)
+        replayed = await offline(place).replay(replace(decision, basis=later))
+        assert (decision.nearline["clicks_last_hour"], replayed.made.nearline["clicks_last_hour"]) == (1, 0)
+        assert replayed.compared.kinds == ("nearline",)
+
+
 async def test_where_the_archive_ends_before_the_answer_it_is_said(own_redis: RedisProcess, tmp_path: Path) -> None:
     async with town(own_redis.url, tmp_path / "store") as place:
         await place.post([place.event("u3", "i7")])
