@@ -28,7 +28,7 @@ from tests.fixtures.service import Stage, serving
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=300_000)
+    parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--per-second", type=int, default=5_000)
     parser.add_argument("--seconds", type=float, default=20.0)
@@ -51,7 +51,7 @@ def throughput(report: Report, chosen: argparse.Namespace) -> None:
     for repeat in range(chosen.repeats):
         with rig.place() as (folder, (server,)):
             append.append(rig.fill(server.url, chosen.events, seed=repeat))
-            worker.append(rig.drained_per_s(server.url, 1, folder, events=chosen.events))
+            worker.append(rig.drained([server], 1, folder, events=chosen.events).events_per_s)
     report.figures["worker_vs_append_ratio"] = statistics.median(w / a for w, a in zip(worker, append, strict=True))
     report.figures["worker_events_per_s"] = statistics.median(worker)
     report.controls["append_events_per_s"] = statistics.median(append)
@@ -59,23 +59,22 @@ def throughput(report: Report, chosen: argparse.Namespace) -> None:
 
 def scaling(report: Report, chosen: argparse.Namespace) -> None:
     """Two workers against one, in turn, each on a log of its own."""
-    rates: dict[str, list[float]] = {}
+    seen: dict[str, list[rig.Drained]] = {}
     for repeat in range(chosen.repeats):
         for name, servers, count in (("one", 1, 1), ("two", 1, 2), ("one_split", 2, 1), ("two_split", 2, 2)):
             with rig.place(servers) as (folder, redis_servers):
-                log, state = redis_servers[0].url, redis_servers[-1].url
-                rig.fill(log, chosen.events, seed=repeat)
-                rates.setdefault(name, []).append(
-                    rig.drained_per_s(state, count, folder, events=chosen.events, log_url=log)
-                )
-    median = {name: statistics.median(values) for name, values in rates.items()}
-    pairs = zip(rates["one"], rates["two"], strict=True)
-    report.figures["two_workers_speedup"] = statistics.median(two / one for one, two in pairs)
+                rig.fill(redis_servers[0].url, chosen.events, seed=repeat)
+                seen.setdefault(name, []).append(rig.drained(redis_servers, count, folder, events=chosen.events))
+    median = {name: statistics.median(one.events_per_s for one in runs) for name, runs in seen.items()}
+    pairs = zip(seen["one"], seen["two"], strict=True)
+    report.figures["two_workers_speedup"] = statistics.median(two.events_per_s / one.events_per_s for one, two in pairs)
     report.controls |= {
         "one_worker_events_per_s": median["one"],
         "two_workers_events_per_s": median["two"],
         "one_worker_two_redis_events_per_s": median["one_split"],
         "two_workers_two_redis_events_per_s": median["two_split"],
+        "worker_cpu_us_an_event": statistics.median(one.worker_us for one in seen["one"]),
+        "redis_cpu_us_an_event": statistics.median(one.redis_us for one in seen["one"]),
     }
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
+import itertools
 import json
 import os
 import random
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import redis
 from pydantic import SecretStr
 
@@ -46,8 +49,9 @@ _STEP_S = 0.01
 
 
 def made(n: int, *, seed: int, at: datetime | None = None) -> list[Event]:
-    """Clicks, views and purchases of random users on items of which few are popular."""
+    """Clicks, views and purchases of random users; the k-th most popular item is taken in proportion to k^-0.9."""
     rng = random.Random(seed)
+    items = rng.choices(range(ITEMS), cum_weights=_popularity(), k=n)
     at = at or datetime.now(UTC)
     types = rng.choices(("click", "view", "purchase"), (70, 20, 10), k=n)
     return [
@@ -55,10 +59,15 @@ def made(n: int, *, seed: int, at: datetime | None = None) -> list[Event]:
             f"{seed}-{number:024d}",
             event_type,
             at,
-            {"user": f"u{rng.randrange(USERS)}", "item": f"i{int(rng.paretovariate(1.0)) % ITEMS}"},
+            {"user": f"u{rng.randrange(USERS)}", "item": f"i{item}"},
         )
-        for number, event_type in enumerate(types)
+        for number, (event_type, item) in enumerate(zip(types, items, strict=True))
     ]
+
+
+@functools.cache
+def _popularity() -> list[float]:
+    return list(itertools.accumulate((rank + 1) ** -0.9 for rank in range(ITEMS)))
 
 
 def records_of(events: Sequence[Event]) -> list[Record]:
@@ -139,21 +148,44 @@ def workers(url: str, count: int, folder: Path, *, environment: dict[str, str] |
             process.wait(timeout=30)
 
 
-def drained_per_s(url: str, count: int, folder: Path, *, events: int, log_url: str = "") -> float:
-    """Events a second at which that many workers count a full log, from a quarter of it on, when all are at work.
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How fast a full log was counted, and what an event cost: microseconds of processor."""
 
-    url: of the Redis that keeps the state; log_url: of the log's, where that is another.
+    events_per_s: float
+    worker_us: float
+    redis_us: float
+
+
+def drained(servers: Sequence[RedisProcess], count: int, folder: Path, *, events: int) -> Drained:
+    """That many workers count a full log; timed from a quarter of it to three quarters, while all have work.
+
+    servers: the Redis that keeps the log, and the one that keeps the state, which may be the same.
     """
+    log_url, url = servers[0].url, servers[-1].url
     records_an_event = 2
     total = events * records_an_event
-    environment = {"HEADGATE_LOG_REDIS_URL": log_url or url}
-    with batch_client(url) as client, workers(url, count, folder, environment=environment):
+    environment = {"HEADGATE_LOG_REDIS_URL": log_url}
+    redis_pids = [server.process.pid for server in servers if server.process is not None]
+    with batch_client(url) as client, workers(url, count, folder, environment=environment) as pids:
         while (first := sum(counted(client))) < total / 4:
             time.sleep(_LOOK_S)
-        began_s = time.perf_counter()
-        while (done := sum(counted(client))) < total:
+        began_s, spent = time.perf_counter(), [_cpu_s(pids), _cpu_s(redis_pids)]
+        while (done := sum(counted(client))) < total * 3 / 4:
             time.sleep(_LOOK_S)
-        return (done - first) / records_an_event / (time.perf_counter() - began_s)
+        counted_events = (done - first) / records_an_event
+        rate = counted_events / (time.perf_counter() - began_s)
+        worker_us, redis_us = (
+            1e6 * (now - before) / counted_events
+            for now, before in zip((_cpu_s(pids), _cpu_s(redis_pids)), spent, strict=True)
+        )
+        while sum(counted(client)) < total:
+            time.sleep(_LOOK_S)
+        return Drained(rate, worker_us, redis_us)
+
+
+def _cpu_s(pids: Sequence[int]) -> float:
+    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,12 +96,13 @@ ABOUT = {
     "Loading writes every record and reads all of them back. Reads during garbage collection come at a set rate, and count from "
     "the moment each was due. A rollback by REST counts from the request to Airflow to the first answer from the other version.",
     "nearline": "Events are clicks, views and purchases; each concerns a user and an item, so it is two records. Throughput: a log "
-    "is appended full in batches of 500 events, then one worker process drains it, timed from a quarter on. Freshness: events come "
-    "open loop at a set rate from a process of their own, and each counts from the moment it was due until its shard's offset, "
-    "which moves in the same call as the state, has passed it. Ranking: a click by POST /events until POST /recommend gives a list "
-    "without the item and the user's features have moved, while 1,000 other events a second are counted. Two Redis: the log on one "
-    "of its own (HEADGATE_LOG_REDIS_URL). The control of the replays (`asof_mismatches`) is the usual join of features by the time "
-    "of the event.",
+    "is appended full in batches of 500 events, then one worker process drains it, timed from a quarter to three quarters. "
+    "Freshness: events come open loop at a set rate from a process of their own, and each counts from the moment it was due until "
+    "its shard's offset, which moves in the same call as the state, has passed it. Ranking: a click by POST /events until POST "
+    "/recommend gives a list without the item and the user's features have moved, while 1,000 other events a second are counted. "
+    "Two workers share the two cores with Redis: where a worker costs w and Redis r of processor an event (below), two can be at "
+    "most 2w / (w + r) as fast as one. Two Redis: the log on one of its own (HEADGATE_LOG_REDIS_URL). The control of the replays "
+    "(`asof_mismatches`) is the usual join of features by the time of the event.",
     "quality": "Recall@20, NDCG@20 and Recall@1000 over users with held-out items; items taken before are left out of the lists, "
     "all others are ranked. Gowalla: fitted on train, judged on valid (SNAP loc-gowalla, the split of the published tables, "
     "whose figures are for its test part and so not these). World: the generated shop's last week; the oracle ranks by the "
