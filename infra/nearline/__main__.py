@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Annotated
 
 import redis.asyncio
@@ -25,7 +26,7 @@ from infra.contracts.ids import ApplicationName, check_id
 from infra.eventlog.protocol import EventLog
 from infra.nearline import looking, losses, running
 from infra.nearline.archive import Archiver, archive_of
-from infra.nearline.moments import microseconds, moment_of
+from infra.nearline.moments import microseconds, moment_or_none
 from infra.nearline.opening import open_log
 from infra.nearline.state import StateStore
 from infra.snapshots.connection import serving_client
@@ -93,7 +94,7 @@ def digest(*, application: Application = "ranking", now: Now = "", json: JsonOnl
     The replay of the archive to those offsets gives the same at the same moment (python -m spark_jobs.nearline replay). Take a
     moment that is not long past: what counts in no window any more is dropped.
     """
-    moment = moment_of(now)
+    moment = moment_or_none(now, flag="--now") or datetime.now(UTC)
 
     async def ask() -> looking.Digests:
         async with _opened(application) as scene:
@@ -120,7 +121,7 @@ def features(
     kinds = plan_of(application).kinds()
     if kind not in kinds:
         raise InvalidRequest(f"{kind!r} is no kind of {application}; there are: {', '.join(sorted(kinds))}.")
-    entity, moment = (kind, check_id(entity_id, what="ID")), moment_of(now)
+    entity, moment = (kind, check_id(entity_id, what="ID")), moment_or_none(now, flag="--now") or datetime.now(UTC)
 
     async def ask() -> looking.EntityFeatures:
         async with _opened(application) as scene:

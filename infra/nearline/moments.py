@@ -1,4 +1,4 @@
-"""moments: a moment as an operator types it."""
+"""moments: a moment as an operator types it on a command line."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from datetime import UTC, datetime
 from infra.contracts.errors import InvalidRequest
 
 
-def moment_of(said: str) -> datetime:
-    """`2026-05-01T12:00:00Z`, aware UTC; the present where nothing is said. Raises InvalidRequest."""
-    if not said:
-        return datetime.now(UTC)
+def moment(said: str, *, flag: str) -> datetime:
+    """`2026-05-01T12:00:00Z`, aware UTC. Raises InvalidRequest naming the flag."""
     try:
-        moment = datetime.fromisoformat(said)
+        found = datetime.fromisoformat(said)
     except ValueError:
-        moment = datetime.min
-    if moment.tzinfo is None:
-        raise InvalidRequest(f"--now is {said!r}; wanted a moment with a zone: 2026-05-01T12:00:00Z.")
-    return moment.astimezone(UTC)
+        found = datetime.min
+    if found.tzinfo is None:
+        raise InvalidRequest(f"{flag} is {said!r}; wanted a moment with a zone: 2026-05-01T12:00:00Z.")
+    return found.astimezone(UTC)
 
 
-def microseconds(moment: datetime) -> int:
+def moment_or_none(said: str, *, flag: str) -> datetime | None:
+    """The same; None where nothing was said."""
+    return moment(said, flag=flag) if said else None
+
+
+def microseconds(of: datetime) -> int:
     """Since 1970."""
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+    return int(of.timestamp()) * 1_000_000 + of.microsecond

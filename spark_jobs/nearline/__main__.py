@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json as json_text
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from infra.contracts.events import SHARDS
 from infra.contracts.ids import ApplicationName
 from infra.eventlog.kafka import kafka_options
 from infra.nearline.archive import archive_of
-from infra.nearline.moments import microseconds, moment_of
+from infra.nearline.moments import microseconds, moment_or_none
 from infra.nearline.opening import open_log
 from infra.nearline.resuming import resume, seen_before
 from infra.nearline.running import TIMEOUT_S, unique_name
@@ -53,7 +54,8 @@ def replay(
     With --restore the state goes into Redis, and a log in Redis that lost its memory goes on behind the archive. Run it again
     where it was stopped half way.
     """
-    of, chosen, moment = schema_of(application).application, settings(), moment_of(now)
+    of, chosen = schema_of(application).application, settings()
+    moment = moment_or_none(now, flag="--now") or datetime.now(UTC)
     if restore and upto:
         raise InvalidRequest("--restore takes all of the archive; it goes without --upto.")
     archive, plan = archive_of(chosen.store, of), plan_of(of)

@@ -25,9 +25,9 @@ from infra.eventlog.decisions import LoggedDecision
 from infra.nearline.archive import archive_of
 from infra.nearline.consistency_rows import NO_RUN, AnswerRow, file_rows, run_name, runs_of
 from infra.nearline.decision_archive import read_decisions
+from infra.nearline.moments import moment_or_none
 from infra.snapshots.storage import Storage
 from spark_jobs.training.as_of import AsOf
-from spark_jobs.training.moments import moment_or_none
 from spark_jobs.training.replay import Offline, Replayed
 
 _TEXT = 300

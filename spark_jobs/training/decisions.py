@@ -20,12 +20,12 @@ from infra.config.settings import settings
 from infra.contracts.errors import InvalidRequest
 from infra.nearline.archive import archive_of
 from infra.nearline.decision_archive import read_decisions
+from infra.nearline.moments import moment, moment_or_none
 from infra.snapshots.storage import Storage
 from spark_jobs import frames
 from spark_jobs.session import running
 from spark_jobs.training.consistency import readable, sampled
 from spark_jobs.training.made_again import MadeAgain, write_candidates
-from spark_jobs.training.moments import moment, moment_or_none
 from spark_jobs.training.replay import Offline
 from spark_jobs.training.shown import LABELLED_SCHEMA, events, labelled, shown
 

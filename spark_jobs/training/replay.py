@@ -18,7 +18,7 @@ from infra.contracts.decisions import Decision
 from infra.contracts.errors import InvalidRequest
 from infra.nearline.archive import archive_of
 from infra.nearline.decision_archive import find
-from spark_jobs.training.moments import moment_or_none
+from infra.nearline.moments import moment_or_none
 
 __all__ = ["Offline", "Replayed"]
 

@@ -2,7 +2,8 @@
 
 throughput: append a log full, drain it, each repeat with a Redis of its own; ratios are of the same repeat. scaling: one worker and
 two on one Redis, and with the log on a Redis of its own. freshness: 5,000 events a second, open loop, each timed from when it was
-due until its shard's counted offset has passed it. ranking: a click by HTTP until a list by HTTP has changed for it.
+due until its shard's counted offset has passed it. ranking: a click by HTTP until a list by HTTP has changed for it. spark: the
+same freshness through Kafka, of the worker and of Spark. kills: SIGKILL, again and again, of either. replays: answers made again.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--clicks", type=int, default=300)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--answers", type=int, default=1_000)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     chosen = parser.parse_args()
     report = Report("nearline")
@@ -144,6 +146,7 @@ PARTS: dict[str, Callable[[Report, argparse.Namespace], None]] = {
     "ranking": ranking,
     "spark": proofs.spark_freshness,
     "kills": proofs.kills,
+    "replays": proofs.replays,
 }
 
 

@@ -11,12 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
+from bentos.ranking.offline import Offline
+from infra.catalog.features.nearline import plan_of
+from infra.config.settings import settings
+from infra.nearline.decision_archive import read_decisions
+from spark_jobs.training.consistency import check, control, summary
 from tests.bench import nearline_rig as rig
 from tests.bench.report import Report
 from tests.fixtures.kafka import KafkaProcess
 from tests.fixtures.nearline_kills import by_command, differing, killed_again_and_again
 from tests.fixtures.nearline_shop import Shop, counted_plainly, now_us, records_of
 from tests.fixtures.redis_server import RedisProcess
+from tests.fixtures.served_answers import AT_ONCE, served_answers
 from tests.fixtures.stream_town import NOW_US, Town, stream_town
 from tests.fixtures.tiny_snapshot import RANKING
 
@@ -65,6 +71,25 @@ async def _spark(kafka: KafkaProcess, server: RedisProcess, folder: Path, kills:
         shop = Shop(server.url, application=RANKING)
         wrong = differing(await shop.states(), await town.expected(), NOW_US)
         return len(wrong)
+
+
+def replays(report: Report, chosen: argparse.Namespace) -> None:
+    """Answers of a running service amid clicks, late ones too, made again from the archive; and the usual join as the control."""
+    with rig.place() as (folder, (server,)):
+        rounds = -(-chosen.answers // AT_ONCE)
+        stage, archive = asyncio.run(served_answers(server, folder, rounds=rounds))
+        entries = list(read_decisions(archive))
+        offline = Offline(str(stage.root), RANKING, horizon=settings().log_duplicate_horizon)
+        found = summary(asyncio.run(check(entries, offline, control(archive, plan_of(RANKING), entries))))
+    vectors = sum(len(entry.decision().features) for entry in entries)
+    report.figures["replayed_vectors"] = vectors if found.replayed == len(entries) else float("nan")
+    report.figures["replay_mismatches"] = found.mismatches + found.answers_that_differ
+    report.controls |= {
+        "asof_mismatches": found.as_of_mismatches,
+        "replayed_answers": found.replayed,
+        "replayed_values": found.values,
+        "asof_answers_that_differ": found.as_of_answers_that_differ,
+    }
 
 
 def spark_freshness(report: Report, chosen: argparse.Namespace) -> None:

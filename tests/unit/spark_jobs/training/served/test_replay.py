@@ -14,9 +14,9 @@ from infra.config.settings import settings
 from infra.contracts.errors import InvalidRequest
 from infra.eventlog.decisions import LoggedDecision
 from infra.nearline import decision_archive
+from infra.nearline.moments import moment, moment_or_none
 from infra.snapshots.storage import Storage
 from spark_jobs.training import replay
-from spark_jobs.training.moments import moment, moment_or_none
 from tests.unit.spark_jobs.training.served.conftest import Past
 
 
