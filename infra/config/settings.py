@@ -24,7 +24,8 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr = Field(SecretStr(""), description="the serving Redis; empty: the embedded one")
     log_redis_url: SecretStr = Field(
-        SecretStr(""), description="the Redis that holds the event log; empty: the serving one"
+        SecretStr(""),
+        description="the Redis that holds the event log, or redis+cluster://host:port for a cluster; empty: the serving one",
     )
     redis_port: int = Field(6390, ge=1, le=65535, description="port of the embedded Redis")
     redis_maxmemory_mb: int = Field(2048, ge=64, description="memory limit of the embedded Redis, in MiB")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import cast
 from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
+from redis.asyncio.cluster import RedisCluster
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 from infra.contracts.errors import DependencyUnavailable, OperatorError
 
 _CONNECT_S = 5.0
+_CLUSTER = "redis+cluster://"
 
 
 def batch_client(url: str, *, timeout_s: float = 30.0) -> redis.Redis:
@@ -26,7 +29,15 @@ def batch_client(url: str, *, timeout_s: float = 30.0) -> redis.Redis:
 
 
 def serving_client(url: str, *, timeout_s: float, connections: int = 64) -> redis.asyncio.Redis:
-    """An asyncio client for the request path: `timeout_s` bounds each wait, and a failed call fails at once."""
+    """An asyncio client for the request path: `timeout_s` bounds each wait, and a failed call fails at once.
+
+    `redis+cluster://host:port`: of a Redis Cluster, whose client has the same methods; one moved slot is followed.
+    """
+    if url.startswith(_CLUSTER):
+        cluster = RedisCluster.from_url(
+            "redis://" + url.removeprefix(_CLUSTER), socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+        )
+        return cast(redis.asyncio.Redis, cluster)
     return redis.asyncio.Redis.from_url(
         url,
         socket_timeout=timeout_s,

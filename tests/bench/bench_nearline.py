@@ -1,7 +1,7 @@
 """bench_nearline: how fast events are counted and how soon they are felt: `python -m tests.bench.bench_nearline [--parts NAME]`.
 
 throughput: append a log full, drain it, each repeat with a Redis of its own; ratios are of the same repeat. scaling: one worker and
-two on one Redis, and with the log on a Redis of its own. freshness: 5,000 events a second, open loop, each timed from when it was
+two on one Redis, and on a Redis Cluster of two nodes. freshness: 5,000 events a second, open loop, each timed from when it was
 due until its shard's counted offset has passed it. ranking: a click by HTTP until a list by HTTP has changed for it. spark: the
 same freshness through Kafka, of the worker and of Spark. kills: SIGKILL, again and again, of either. replays: answers made again.
 """
@@ -53,30 +53,33 @@ def throughput(report: Report, chosen: argparse.Namespace) -> None:
     for repeat in range(chosen.repeats):
         with rig.place() as (folder, (server,)):
             append.append(rig.fill(server.url, chosen.events, seed=repeat))
-            worker.append(rig.drained([server], 1, folder, events=chosen.events).events_per_s)
+            worker.append(rig.drained(server, 1, folder, events=chosen.events).events_per_s)
     report.figures["worker_vs_append_ratio"] = statistics.median(w / a for w, a in zip(worker, append, strict=True))
     report.figures["worker_events_per_s"] = statistics.median(worker)
     report.controls["append_events_per_s"] = statistics.median(append)
 
 
 def scaling(report: Report, chosen: argparse.Namespace) -> None:
-    """Two workers against one, in turn, each on a log of its own."""
+    """Two workers against one, in turn, each on a log of its own; then the same on a cluster."""
     seen: dict[str, list[rig.Drained]] = {}
     for repeat in range(chosen.repeats):
-        for name, servers, count in (("one", 1, 1), ("two", 1, 2), ("one_split", 2, 1), ("two_split", 2, 2)):
-            with rig.place(servers) as (folder, redis_servers):
-                rig.fill(redis_servers[0].url, chosen.events, seed=repeat)
-                seen.setdefault(name, []).append(rig.drained(redis_servers, count, folder, events=chosen.events))
+        for count in (1, 2):
+            with rig.place() as (folder, (server,)):
+                rig.fill(server.url, chosen.events, seed=repeat)
+                seen.setdefault(f"{count}", []).append(rig.drained(server, count, folder, events=chosen.events))
+            with rig.sharded(nodes=2) as (folder, cluster):
+                rig.fill(cluster.url, chosen.events, seed=repeat)
+                seen.setdefault(f"{count} of two", []).append(rig.drained(cluster, count, folder, events=chosen.events))
     median = {name: statistics.median(one.events_per_s for one in runs) for name, runs in seen.items()}
-    pairs = zip(seen["one"], seen["two"], strict=True)
+    pairs = zip(seen["1"], seen["2"], strict=True)
     report.figures["two_workers_speedup"] = statistics.median(two.events_per_s / one.events_per_s for one, two in pairs)
     report.controls |= {
-        "one_worker_events_per_s": median["one"],
-        "two_workers_events_per_s": median["two"],
-        "one_worker_two_redis_events_per_s": median["one_split"],
-        "two_workers_two_redis_events_per_s": median["two_split"],
-        "worker_cpu_us_an_event": statistics.median(one.worker_us for one in seen["one"]),
-        "redis_cpu_us_an_event": statistics.median(one.redis_us for one in seen["one"]),
+        "one_worker_events_per_s": median["1"],
+        "two_workers_events_per_s": median["2"],
+        "one_worker_two_shards_events_per_s": median["1 of two"],
+        "two_workers_two_shards_events_per_s": median["2 of two"],
+        "worker_cpu_us_an_event": statistics.median(one.worker_us for one in seen["1"]),
+        "redis_cpu_us_an_event": statistics.median(one.redis_us for one in seen["1"]),
     }
 
 

@@ -22,10 +22,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import psutil
 import redis
 from pydantic import SecretStr
+from redis.cluster import RedisCluster
 
 from infra.config.settings import CHECKOUT, settings
 from infra.contracts.events import SHARDS, Event, Record
@@ -33,6 +35,7 @@ from infra.eventlog.protocol import EventLog
 from infra.nearline.opening import open_log
 from infra.snapshots import keys
 from infra.snapshots.connection import batch_client
+from tests.fixtures.redis_cluster import redis_cluster
 from tests.fixtures.redis_server import RedisProcess
 from tests.fixtures.tiny_snapshot import RANKING
 
@@ -99,6 +102,13 @@ def fill(url: str, n: int, *, seed: int = 1) -> float:
     return n / asyncio.run(append())
 
 
+def looking_at(url: str) -> redis.Redis:
+    """A blocking client of a Redis, or of a cluster."""
+    if url.startswith("redis+cluster://"):
+        return cast(redis.Redis, RedisCluster.from_url(url.replace("redis+cluster", "redis")))
+    return batch_client(url)
+
+
 def counted(client: redis.Redis) -> list[int]:
     """Up to which offset each shard is counted."""
     pipe = client.pipeline(transaction=False)
@@ -157,17 +167,33 @@ class Drained:
     redis_us: float
 
 
-def drained(servers: Sequence[RedisProcess], count: int, folder: Path, *, events: int) -> Drained:
-    """That many workers count a full log; timed from a quarter of it to three quarters, while all have work.
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Redis Cluster."""
 
-    servers: the Redis that keeps the log, and the one that keeps the state, which may be the same.
-    """
-    log_url, url = servers[0].url, servers[-1].url
+    url: str
+    pids: list[int]
+
+
+@contextmanager
+def sharded(*, nodes: int) -> Iterator[tuple[Path, Cluster]]:
+    """An empty folder and an empty cluster."""
+    with (
+        tempfile.TemporaryDirectory(prefix="headgate-bench-") as name,
+        redis_cluster(Path(name) / "cluster", nodes=nodes) as ports,
+    ):
+        listening = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+        pids = [one.pid for one in listening if one.laddr and one.laddr.port in ports and one.pid]
+        yield Path(name), Cluster(f"redis+cluster://127.0.0.1:{ports[0]}", pids)
+
+
+def drained(server: RedisProcess | Cluster, count: int, folder: Path, *, events: int) -> Drained:
+    """That many workers count a full log; timed from a quarter of it to three quarters, while all have work."""
     records_an_event = 2
     total = events * records_an_event
-    environment = {"HEADGATE_LOG_REDIS_URL": log_url}
-    redis_pids = [server.process.pid for server in servers if server.process is not None]
-    with batch_client(url) as client, workers(url, count, folder, environment=environment) as pids:
+    redis_pids = server.pids if isinstance(server, Cluster) else [server.process.pid] if server.process else []
+    environment = {"HEADGATE_LOG_REDIS_URL": server.url}
+    with looking_at(server.url) as client, workers(server.url, count, folder, environment=environment) as pids:
         while (first := sum(counted(client))) < total / 4:
             time.sleep(_LOOK_S)
         began_s, spent = time.perf_counter(), [_cpu_s(pids), _cpu_s(redis_pids)]

@@ -101,7 +101,7 @@ ABOUT = {
     "its shard's offset, which moves in the same call as the state, has passed it. Ranking: a click by POST /events until POST "
     "/recommend gives a list without the item and the user's features have moved, while 1,000 other events a second are counted. "
     "Two workers share the two cores with Redis: where a worker costs w and Redis r of processor an event (below), two can be at "
-    "most 2w / (w + r) as fast as one. Two Redis: the log on one of its own (HEADGATE_LOG_REDIS_URL). The control of the replays "
+    "most 2w / (w + r) as fast as one. Two shards: log and state on a Redis Cluster of two nodes. The control of the replays "
     "(`asof_mismatches`) is the usual join of features by the time of the event.",
     "quality": "Recall@20, NDCG@20 and Recall@1000 over users with held-out items; items taken before are left out of the lists, "
     "all others are ranked. Gowalla: fitted on train, judged on valid (SNAP loc-gowalla, the split of the published tables, "

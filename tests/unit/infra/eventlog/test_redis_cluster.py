@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis
@@ -17,43 +14,15 @@ from infra.contracts.ids import VersionName
 from infra.eventlog.redis_streams import RedisStreamLog
 from infra.snapshots import keys
 from infra.snapshots.connection import serving_client
-from tests.fixtures.redis_server import free_port, redis_command
+from tests.fixtures.redis_cluster import redis_cluster
 from tests.unit.infra.eventlog.scenes import RANKING, everything, layout, spread
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a cluster of one node that has all slots."""
-    folder, port = tmp_path_factory.mktemp("cluster"), free_port()
-    options = {
-        "port": port,
-        "cluster-port": free_port(),
-        "bind": "127.0.0.1",
-        "cluster-enabled": "yes",
-        "save": "",
-        "dir": folder,
-    }
-    words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    with (folder / "redis.log").open("wb") as said:
-        process = subprocess.Popen([*redis_command(), *words], stdout=said, stderr=said)
-    with redis.Redis(port=port) as raw:
-        _once_it_answers(raw, folder)
-        raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        while "cluster_state:ok" not in str(raw.execute_command("CLUSTER", "INFO")):
-            time.sleep(0.05)
+    with redis_cluster(tmp_path_factory.mktemp("cluster"), nodes=1) as (port,):
         yield port
-    process.terminate()
-    process.wait(timeout=10)
-
-
-def _once_it_answers(raw: redis.Redis, folder: Path) -> None:
-    for _ in range(200):
-        try:
-            raw.ping()
-            return
-        except redis.exceptions.ConnectionError:
-            time.sleep(0.05)
-    raise RuntimeError((folder / "redis.log").read_text()[-2000:])
 
 
 def test_all_keys_of_one_shard_share_a_slot_and_the_shards_are_spread() -> None:
