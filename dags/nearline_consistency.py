@@ -31,7 +31,9 @@ not have been what was served; that fails nothing. From a shell: `python -m spar
 | you see | mend |
 |---|---|
 | `ValidationRefused` | look at one answer of the report: `python -m spark_jobs.training.replay REQUEST_ID` |
-| *0 of ... made again* | the snapshot was collected, or the event archive is behind: `python -m infra.nearline status` |
+| *... are lost for another reason* | the event archive is behind or broken: `python -m infra.nearline status` |
+| *0 of ... made again* | all of the sample's snapshots were collected: keep more (`HEADGATE_KEEP_DAYS`) |
+| red after a feature was added or changed | the archive counts it from before the worker did: until its window is over |
 """
 _TASKS = """\
 | `replay_{name}` | makes answers of `{name}` again, files a row an answer below `<store>/{name}/consistency/` | no |

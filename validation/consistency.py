@@ -164,6 +164,13 @@ def _requirements(figures: dict[str, float]) -> Sequence[Requirement]:
             fault="could not be made again",
             example=lambda row: f"{row['request_id']}: {row['because']}",
         ),
+        EachUser(
+            gxe.ExpectColumnValuesToBeInSet(column="is_lost", value_set=[False]),
+            Severity.FAIL,
+            wanted="an answer is not made again only where its snapshot was collected or its request too long to log",
+            fault="are lost for another reason",
+            example=lambda row: f"{row['request_id']}: {row['because']}",
+        ),
         Whole(
             gxe.ExpectColumnValuesToBeBetween(column="replayed", min_value=1),
             Severity.FAIL,

@@ -15,6 +15,9 @@ from infra.contracts.exposures import Exposure
 BATCH = 50
 """Answers a write: they are some 3 kB each, and are made into bytes in the event loop, in about 1 ms."""
 
+_MOST_CHARACTERS = 8 * 1024
+"""Of the item ids that a request names and the log keeps."""
+
 _MOST_ITEMS = rows_that_fit(len(RANKER_FEATURES))
 
 
@@ -25,12 +28,7 @@ def decision_of(query: RankingQuery, outcome: Outcome, request: RecommendRequest
     return Decision(
         request_id=shown.request_id,
         user_id=shown.user_id,
-        request={
-            "n": request.n,
-            "recent_items": request.context.recent_items,
-            "exclude": request.exclude,
-            "deadline_ms": request.deadline_ms,
-        },
+        request=_asked(request),
         generation=shown.generation,
         version=shown.version,
         arm=shown.arm,
@@ -49,6 +47,15 @@ def decision_of(query: RankingQuery, outcome: Outcome, request: RecommendRequest
         },
         skipped=outcome.skipped,
     )
+
+
+def _asked(request: RecommendRequest) -> dict[str, object]:
+    """What was asked; of a request that names very many items only how many: such an answer cannot be made again."""
+    recent, exclude = request.context.recent_items, request.exclude
+    said: dict[str, object] = {"n": request.n, "deadline_ms": request.deadline_ms}
+    if sum(map(len, recent)) + sum(map(len, exclude)) > _MOST_CHARACTERS:
+        return said | {"items_named": len(recent) + len(exclude)}
+    return said | {"recent_items": recent, "exclude": exclude}
 
 
 def _basis(query: RankingQuery) -> Basis:

@@ -42,7 +42,7 @@ class Compared:
 
 def compare(logged: Decision, made: Decision) -> Compared:
     """What of `made` is not as it was logged; not the times, nor what stages said of their failures."""
-    names = logged.nearline.keys() | made.nearline.keys()
+    names = logged.nearline.keys()  # what was declared since then was not served
     differences = [
         *_list(logged, made),
         *_vectors(logged, made),

@@ -54,13 +54,14 @@ class Feedback:
                 events.append((index, self._schema.parse(one, now=now)))
             except InvalidRequest as error:
                 refused.append(RefusedEvent(index=index, reason=str(error)))
-        if refused:
-            await self._bury([DeadLetter.of(said[one.index], one.reason, at=now) for one in refused])
         if refused and not many:
+            await self._bury([DeadLetter.of(said[0], refused[0].reason, at=now)])
             raise InvalidRequest(refused[0].reason)
         records = [record for _, event in events for record in event.records()]
         appended = await self._events.append(records)
         not_noted = await self._note(records, appended)
+        if refused:  # only now: a batch that the log did not take comes again
+            await self._bury([DeadLetter.of(said[one.index], one.reason, at=now) for one in refused])
         firsts: list[Appended] = []
         at = 0
         for _, event in events:

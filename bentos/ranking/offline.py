@@ -24,7 +24,7 @@ from infra.cascade.kinds import Found, Hydrator, Scorer, Source, Stage
 from infra.cascade.runner import Cascade, Step
 from infra.contracts.candidates import Float32s, Int32s
 from infra.contracts.decisions import Basis, Decision
-from infra.contracts.errors import ContractViolation, DependencyUnavailable
+from infra.contracts.errors import ContractViolation, DependencyUnavailable, InvalidRequest
 from infra.contracts.events import Record, shard_of
 from infra.contracts.ids import ApplicationName, VersionName
 from infra.eventlog import records as wire
@@ -214,7 +214,10 @@ def _failing(stage: Stage[RankingQuery], because: str) -> Stage[RankingQuery]:
 
 
 def _request_of(decision: Decision) -> RecommendRequest:
+    """Raises InvalidRequest where the log could not keep all that was asked."""
     said = decision.request
+    if "items_named" in said:
+        raise InvalidRequest(f"The request named {said['items_named']} items, more than the decision log keeps.")
     return RecommendRequest.model_validate(
         {
             "user_id": decision.user_id,

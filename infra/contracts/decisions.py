@@ -41,7 +41,8 @@ class Basis:
 class Decision:
     """One answer.
 
-    request: what was asked, as JSON values: n, session, exclude, deadline_ms. generation, version, arm: see Exposure.
+    request: what was asked, as JSON values: n, recent_items, exclude, deadline_ms; where the ids are too many to log, items_named
+    says how many instead. generation, version, arm: see Exposure.
     nearline: the user's features at the basis; none where Redis did not answer. items: the first of the list as it was
     shown, as many as have features, all of a short list; scores: float32 [items]; list_digest: of the whole list, see
     `digest_of`. features: float32 [m, columns], m <= items, rows aligned with items; `columns` names them. decided_by,

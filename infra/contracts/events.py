@@ -68,8 +68,8 @@ class Record(NamedTuple):
 
     @property
     def duplicate_key(self) -> str:
-        """Equal for two records of which a log, or whoever reads it, keeps the first: one an entity kind and event id."""
-        return f"{self.kind}:{self.event_id}"
+        """Equal for two records of which a log, or whoever reads it, keeps the first: one an entity and event id."""
+        return f"{self.kind}:{self.entity_id}:{self.event_id}"
 
     @property
     def event_time(self) -> datetime:

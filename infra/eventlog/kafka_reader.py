@@ -27,7 +27,7 @@ _PAGE = 4000
 _TRIMMED = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 _MEND = (
     "Events are lost. Build the state anew from the archive (python -m spark_jobs.nearline.replay), or accept the loss: "
-    "python -m infra.nearline skip"
+    "python -m infra.nearline skip --shard N --reason WHY"
 )
 
 

@@ -190,7 +190,7 @@ def _slice(shard: int, after: int, tip: int, entries: Sequence[tuple[bytes, list
     """Offsets have no holes: whatever is missing behind `after` is lost."""
     mend = (
         "Events are lost. Build the state anew from the archive (python -m spark_jobs.nearline.replay), or accept the loss: "
-        "python -m infra.nearline skip"
+        "python -m infra.nearline skip --shard N --reason WHY"
     )
     if tip < after:
         raise LogLost(f"Shard {shard} of the log ends at {tip}; it was read up to {after} before.", mend=mend)

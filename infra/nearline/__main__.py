@@ -48,6 +48,9 @@ def run(
         bool,
         typer.Option("--archive/--no-archive", help="archive and trim as well; one of an application's workers must"),
     ] = True,
+    count: Annotated[
+        bool, typer.Option("--count/--no-count", help="count; not where python -m spark_jobs.nearline stream does")
+    ] = True,
 ) -> None:
     """Count the log's events until SIGTERM or Ctrl-C; archive them and trim the log besides. Several share the shards.
 
@@ -55,7 +58,9 @@ def run(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     of, chosen = schema_of(application).application, settings()
-    ended = asyncio.run(running.run(chosen, of, name=running.unique_name(name), archive=archive))
+    if not (count or archive):
+        raise InvalidRequest("With --no-count and --no-archive there is nothing to do.")
+    ended = asyncio.run(running.run(chosen, of, name=running.unique_name(name), count=count, archive=archive))
     console.result({"application": of, "name": ended.name, **asdict(ended.progress)})
 
 
@@ -80,7 +85,9 @@ def status(*, application: Application = "ranking", json: JsonOnly = False) -> N
     for row in shards:
         if row.is_lost:
             say(
-                f"Shard {row.shard} has lost records. Run: python -m infra.nearline skip --shard {row.shard}", json=json
+                f"Shard {row.shard} has lost records. "
+                f'Run: python -m infra.nearline skip --shard {row.shard} --reason "why"',
+                json=json,
             )
     lag = sum(row.lag for row in shards)
     fields = {"application": application, "lag": lag, "shards": [asdict(row) for row in shards]}

@@ -24,7 +24,8 @@ NO_RUN = "none"
 class AnswerRow:
     """One answer.
 
-    replayed: whether it could be made again; because: why not. values, mismatches: feature values compared to the bit, and how
+    replayed: whether it could be made again; because: why not; is_lost: and that should not be: its snapshot is
+    there, and so was all of its request. values, mismatches: feature values compared to the bit, and how
     many differ. differences: of any kind; kinds: theirs, with commas between; example: one in words. as_of_values,
     as_of_mismatches: the same with features by event time instead of what the answer's offsets say; as_of_differs: whether the
     list itself would be another.
@@ -36,6 +37,7 @@ class AnswerRow:
     version: str
     replayed: bool
     because: str = ""
+    is_lost: bool = False
     values: int = 0
     mismatches: int = 0
     differences: int = 0

@@ -71,10 +71,11 @@ async def status(
     for shard in range(SHARDS):
         pipe.hmget(keys.nearline_position(application, shard), ["owner", "until", "epoch", "offset"])
     (seconds, us), *held = await _answered(pipe.execute())
-    extents = await log.extents(range(SHARDS))
+    ends = [await asyncio.to_thread(end_of, archive, shard) for shard in range(SHARDS)]
+    extents = await log.extents(range(SHARDS))  # last: what the others have reached lies within it
     out = []
     for shard, (owner, until, epoch, offset) in enumerate(held):
-        archived = await asyncio.to_thread(end_of, archive, shard)
+        archived = ends[shard]
         applied, extent = int(offset or 0), extents[shard]
         holds = owner is not None and int(until) > seconds * 1000 + us // 1000
         name = owner.decode() if holds else ""

@@ -37,7 +37,7 @@ if redis.call('EXISTS', KEYS[4], KEYS[5]) > 0 then
     local at, payload = string.match(entry, '^(%d+) (.*)$')
     if tonumber(at) > tonumber(found[1]) then
       local record = cjson.decode(payload)
-      local name = record[1] .. ':' .. record[5]
+      local name = record[1] .. ':' .. record[2] .. ':' .. record[5]
       if redis.call('HEXISTS', KEYS[4], name) + redis.call('HEXISTS', KEYS[5], name) > 0 then
         table.insert(found[4], tonumber(at))
       end

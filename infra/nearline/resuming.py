@@ -27,7 +27,7 @@ for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[3 + math.floor(ARGV[i + 1] / hori
 local moved = 0
 for _, entry in ipairs(entries) do
   local record = cjson.decode(entry[2][2])
-  local name = record[1] .. ':' .. record[5]
+  local name = record[1] .. ':' .. record[2] .. ':' .. record[5]
   local before = math.max(tonumber(redis.call('HGET', KEYS[3], name) or '0'), tonumber(redis.call('HGET', KEYS[4], name) or '0'))
   if before == 0 or tip + 1 - before > horizon then
     tip = tip + 1

@@ -43,11 +43,12 @@ def unique_name(prefix: str) -> str:
     return f"{prefix or socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 
 
-async def run(chosen: Settings, application: ApplicationName, *, name: str, archive: bool) -> Ended:
+async def run(chosen: Settings, application: ApplicationName, *, name: str, count: bool, archive: bool) -> Ended:
     """Work until SIGTERM or SIGINT; what was read is applied before it returns.
 
-    archive: whether this process also archives events and answers, and trims; one of an application's processes must. Raises
-    LogLost where events are gone, once everything else has come to rest; OperatorError where the settings cannot be.
+    count: whether it counts; not where Spark's stream does. archive: whether this process also archives events and answers, and
+    trims; one of an application's processes must. Raises LogLost where events are gone, once everything else has come to rest;
+    OperatorError where the settings cannot be.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -60,7 +61,7 @@ async def run(chosen: Settings, application: ApplicationName, *, name: str, arch
     store = StateStore(client, application, plan)
     try:
         worker = Worker(log, store, plan, Members(client, application, name), name=name, horizon=horizon)
-        parts: list[Coroutine[object, object, None]] = [worker.run(stop)]
+        parts: list[Coroutine[object, object, None]] = [worker.run(stop)] if count else []
         if archive:
             files = archive_of(chosen.store, application)
             trimmer = Trimmer(
@@ -79,7 +80,8 @@ async def run(chosen: Settings, application: ApplicationName, *, name: str, arch
                 seconds=chosen.archive_seconds,
             )
             parts += [archiver.run(stop), trimmer.run(stop), answers.run(stop)]
-        _log.info("%s counts the events of %s%s", name, application, "" if archive else ", and archives nothing")
+        does = [what for what, wanted in (("counts", count), ("archives", archive)) if wanted]
+        _log.info("%s %s the events of %s", name, " and ".join(does), application)
         outcomes = await asyncio.gather(*(_until_any_ends(part, stop) for part in parts), return_exceptions=True)
     finally:
         await log.close()

@@ -84,7 +84,7 @@ def replay(
 def stream(*, application: Application = "ranking") -> None:
     """Count Kafka's events as they come, in place of the workers, until SIGTERM or Ctrl-C; its checkpoint lies in HEADGATE_HOME.
 
-    It neither archives nor trims: run `python -m infra.nearline archive` every minute beside it.
+    It neither archives nor trims: run `python -m infra.nearline run --no-count` beside it.
     """
     of, chosen = schema_of(application).application, settings()
     if chosen.event_log != "kafka":

@@ -27,7 +27,7 @@ _HELD = 200_000
 """Entities whose changes a task holds before it passes them on."""
 
 _FILES = "shard int, path string, after long, upto long"
-_RECORDS = "shard int, offset long, kind string, event_id string, payload binary"
+_RECORDS = "shard int, offset long, kind string, entity_id string, event_id string, payload binary"
 _DELTAS = pa.schema(
     [
         ("shard", pa.int32()),
@@ -83,8 +83,8 @@ def states(spark: SparkSession, source: Source) -> DataFrame:
 
 
 def states_of(records: DataFrame, source: Source) -> DataFrame:
-    """The same, from (shard, offset, kind, event_id, payload)."""
-    of_event = Window.partitionBy("shard", "kind", "event_id").orderBy("offset")
+    """The same, from (shard, offset, kind, entity_id, event_id, payload)."""
+    of_event = Window.partitionBy("shard", "kind", "entity_id", "event_id").orderBy("offset")
     before = records.withColumn("before", f.lag("offset").over(of_event))
     kept = before.where(f.col("before").isNull() | (f.col("offset") - f.col("before") > source.horizon))
     deltas = kept.select("shard", "payload").mapInArrow(functools.partial(_count, source.plan), _DELTAS_DDL)
@@ -123,7 +123,7 @@ def _read(url: str, batches: Batches) -> Batches:
     for batch in batches:
         for row in batch.to_pylist():
             with archive.open(row["path"]) as file:
-                columns = ["offset", "kind", "event_id", "payload"]
+                columns = ["offset", "kind", "entity_id", "event_id", "payload"]
                 for part in pq.ParquetFile(file).iter_batches(batch_size=_READ_ROWS, columns=columns):
                     offset = pc.field("offset")
                     wanted = pa.Table.from_batches([part]).filter((offset > row["after"]) & (offset <= row["upto"]))

@@ -19,7 +19,7 @@ from infra.catalog.features.nearline import plan_of
 from infra.config import console
 from infra.config.settings import settings
 from infra.contracts.decisions import Decision
-from infra.contracts.errors import ContractViolation, HeadgateError
+from infra.contracts.errors import ContractViolation, HeadgateError, InvalidRequest, SnapshotNotFound
 from infra.contracts.features import FeaturePlan
 from infra.eventlog.decisions import LoggedDecision
 from infra.nearline.archive import archive_of
@@ -152,7 +152,8 @@ async def _row(decision: Decision, offline: Offline, as_of: AsOf) -> AnswerRow:
         exact = (await offline.replay(decision)).compared
         usual = await offline.replay_knowing(decision, as_of.seen(decision))
     except HeadgateError as error:
-        return replace(row, because=f"{type(error).__name__}: {error}"[:_TEXT])
+        is_lost = not isinstance(error, (SnapshotNotFound, InvalidRequest))
+        return replace(row, because=f"{type(error).__name__}: {error}"[:_TEXT], is_lost=is_lost)
     as_of_values, as_of_mismatches = _by_item(decision, usual)
     return replace(
         row,

@@ -120,7 +120,7 @@ def events(spark: SparkSession, archive: Storage, *, since: datetime, until: dat
     found = _tasks(spark, tasks).mapInArrow(
         functools.partial(_read_events, archive.url), from_arrow_schema(_EVENTS_SCHEMA)
     )
-    before = F.lag("offset").over(Window.partitionBy("shard", "event_id").orderBy("offset"))
+    before = F.lag("offset").over(Window.partitionBy("shard", "user_id", "event_id").orderBy("offset"))
     once = found.withColumn("before", before).where(
         F.col("before").isNull() | (F.col("offset") - F.col("before") > horizon)
     )

@@ -43,7 +43,10 @@ def test_a_record_knows_user_and_item_where_it_concerns_them() -> None:
 
 def test_records_of_one_event_differ_in_their_duplicate_key_and_the_same_event_again_does_not() -> None:
     card, merchant = PAID.records()
-    assert (card.duplicate_key, merchant.duplicate_key) == ("card:e1", "merchant:e1")
+    assert (card.duplicate_key, merchant.duplicate_key) == (
+        f"card:{card.entity_id}:e1",
+        f"merchant:{merchant.entity_id}:e1",
+    )
     assert [one.duplicate_key for one in PAID.records()] == [card.duplicate_key, merchant.duplicate_key]
     other = Event("e2", "transaction", NOW, PAID.entities).records()[0]
     assert other.duplicate_key != card.duplicate_key

@@ -112,10 +112,14 @@ def vars_of(row: AnswerRow) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("changed", "statuses"),
     [
-        ({}, ["passed", "passed", "passed", "passed"]),
-        ({"mismatches": 1, "differences": 1}, ["failed", "failed", "passed", "passed"]),
-        ({"differences": 1}, ["passed", "failed", "passed", "passed"]),
-        ({"replayed": False, "because": "gone"}, ["passed", "passed", "warned", "passed"]),
+        ({}, ["passed"] * 5),
+        ({"mismatches": 1, "differences": 1}, ["failed", "failed", "passed", "passed", "passed"]),
+        ({"differences": 1}, ["passed", "failed", "passed", "passed", "passed"]),
+        ({"replayed": False, "because": "gone"}, ["passed", "passed", "warned", "passed", "passed"]),
+        (
+            {"replayed": False, "because": "lost", "is_lost": True},
+            ["passed", "passed", "warned", "failed", "passed"],
+        ),
     ],
 )
 def test_great_expectations_judges_every_row(changed: dict[str, object], statuses: list[str]) -> None:
