@@ -45,8 +45,8 @@ BATCH = 500
 
 _LOOK_S = 0.01
 _WATCH_S = 0.002
-_WATCH_ON = 2_000
-"""Looks after the last event was sent: an engine may take its time."""
+_WATCH_ON_S = 120.0
+"""How long it looks on after the last event was sent: an engine may have fallen behind."""
 
 _STEP_S = 0.01
 
@@ -255,16 +255,21 @@ def watched_ms(
         env={**os.environ, "HEADGATE_REDIS_URL": url, **(environment or {})},
     )
     looks: list[tuple[float, list[int]]] = []
-    with batch_client(url) as client:
+    with looking_at(url) as client:
         while sender.poll() is None:
             looks.append((time.monotonic(), counted(client)))
             time.sleep(_WATCH_S)
-        for _ in range(_WATCH_ON):
+        if sender.returncode:
+            raise RuntimeError(f"the sender ended with {sender.returncode}")
+        sent = Sent(**json.loads(out.read_text()))
+        ends = [0] * SHARDS
+        for shard, offset in zip(sent.shards, sent.offsets, strict=True):
+            ends[shard] = max(ends[shard], offset)
+        deadline_s = time.monotonic() + _WATCH_ON_S
+        while any(seen < end for seen, end in zip(looks[-1][1], ends, strict=True)) and time.monotonic() < deadline_s:
             looks.append((time.monotonic(), counted(client)))
             time.sleep(_WATCH_S)
-    if sender.returncode:
-        raise RuntimeError(f"the sender ended with {sender.returncode}")
-    return freshness_ms(Sent(**json.loads(out.read_text())), looks)
+    return freshness_ms(sent, looks)
 
 
 def send(log: EventLog, *, per_second: int, seconds: float, seed: int) -> Sent:

@@ -324,3 +324,10 @@ async def test_a_request_that_outlived_the_lease_of_its_snapshot_is_answered_ane
     assert (list(noted.items), round(noted.total_ms, 3)) == (ids(reply), reply.stage_ms["total"])
     assert noted.total_ms > cascade.stopped_ms, "the user waited for both"
     assert bool(live.lease()) is leased
+
+
+async def test_a_request_that_names_very_many_items_is_logged_by_their_number(feed: Feed) -> None:
+    await feed.ask("u3", n=5, exclude=["i1"])
+    assert feed.decisions.noted[-1].request == {"n": 5, "deadline_ms": None, "recent_items": [], "exclude": ["i1"]}
+    await feed.ask("u3", n=5, exclude=[f"{number:0>20}" for number in range(1000)])
+    assert feed.decisions.noted[-1].request == {"n": 5, "deadline_ms": None, "items_named": 1000}
