@@ -97,6 +97,8 @@ def spark_freshness(report: Report, chosen: argparse.Namespace) -> None:
     with rig.place() as (folder, (server,)), broker(folder) as kafka:
         environment = {"HEADGATE_EVENT_LOG": "kafka", "HEADGATE_KAFKA_BOOTSTRAP": kafka.bootstrap}
         with rig.workers(server.url, 1, folder, environment=environment):
+            before = argparse.Namespace(**vars(chosen) | {"seconds": 5.0})  # it starts and makes its topic meanwhile
+            rig.watched_ms(server.url, folder, before, seed=3, environment=environment)
             worker = rig.watched_ms(server.url, folder, chosen, seed=1, environment=environment)
     with rig.place() as (folder, (server,)), broker(folder) as kafka:
         environment = {"HEADGATE_EVENT_LOG": "kafka", "HEADGATE_KAFKA_BOOTSTRAP": kafka.bootstrap}
