@@ -96,7 +96,12 @@ def _stacked_seconds(values: Mapping[str, float], *, unit: str) -> Figure | None
     axes = figure.subplots()
     names = list(values)[::-1]
     bars = axes.barh(names, [values[name] for name in names], color=_QUIET, height=0.65)
-    axes.bar_label(bars, [f"{values[name]:.3g}" for name in names], padding=3, fontsize=8)
+    axes.bar_label(
+        bars,
+        [f"{values[name]:,.0f}" if values[name] >= 1000 else f"{values[name]:.3g}" for name in names],
+        padding=3,
+        fontsize=8,
+    )
     axes.margins(x=0.12)
     axes.set_xlabel(unit)
     _bare(axes)
@@ -127,6 +132,19 @@ def _snapshots(run: Run) -> Figure | None:
     names["rollback by REST in a build, p95"] = ("rollback_rest_mid_build_s_p95", 1)
     taken = {label: run.figures[name] / per_s for label, (name, per_s) in names.items() if name in run.figures}
     return _stacked_seconds(taken, unit="seconds")
+
+
+def _nearline(run: Run) -> Figure | None:
+    """Events a second: appended, counted by one worker and by two, on one Redis and on a cluster of two nodes."""
+    names = {
+        "appended": "append_events_per_s",
+        "counted by one worker": "one_worker_events_per_s",
+        "by two": "two_workers_events_per_s",
+        "by one, two Redis nodes": "one_worker_two_shards_events_per_s",
+        "by two, two Redis nodes": "two_workers_two_shards_events_per_s",
+    }
+    rates = {label: run.controls[name] for label, name in names.items() if name in run.controls}
+    return _stacked_seconds(rates, unit="events a second")
 
 
 def _batch(run: Run) -> Figure | None:
@@ -161,4 +179,11 @@ def _bare(axes: matplotlib.axes.Axes) -> None:
     axes.tick_params(labelsize=8)
 
 
-_BY_BENCHMARK = {"demo": _demo, "batch": _batch, "serve": _serve, "snapshots": _snapshots, "quality": _quality}
+_BY_BENCHMARK = {
+    "demo": _demo,
+    "batch": _batch,
+    "serve": _serve,
+    "snapshots": _snapshots,
+    "nearline": _nearline,
+    "quality": _quality,
+}
