@@ -11,6 +11,7 @@ from infra.contracts.features import BOARD, Deltas
 from infra.eventlog import records as wire
 from infra.nearline.archive import end_of, read_archive
 from infra.nearline.boards import NO_BOARD, Board, ShardBoard, merged_board
+from infra.nearline.counting import Duplicates
 from infra.snapshots.storage import Storage
 
 _KIND = "item"
@@ -56,9 +57,8 @@ class _PastShard:
     def __init__(self, archive: Storage, shard: int, *, horizon: int) -> None:
         self._archive = archive
         self._shard = shard
-        self._horizon = horizon
+        self._duplicates = Duplicates(horizon)
         self._read_upto = 0
-        self._last: dict[str, int] = {}
         self._offsets: list[int] = []
         self._records: list[Record] = []
         self._counted = 0
@@ -80,10 +80,7 @@ class _PastShard:
         end = max(upto, end_of(self._archive, self._shard))
         for piece in read_archive(self._archive, self._shard, after=self._read_upto, upto=end):
             for offset, record in zip(piece.offsets, wire.decode(piece.payloads), strict=True):
-                if record.kind == _KIND and PLAN.counts(record):
-                    before = self._last.get(record.duplicate_key)
-                    self._last[record.duplicate_key] = offset
-                    if before is None or offset - before > self._horizon:
-                        self._offsets.append(offset)
-                        self._records.append(record)
+                if record.kind == _KIND and PLAN.counts(record) and not self._duplicates.has(record, offset):
+                    self._offsets.append(offset)
+                    self._records.append(record)
             self._read_upto = piece.upto

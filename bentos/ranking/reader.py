@@ -15,8 +15,8 @@ from infra.catalog.features.ranking import USER_FEATURES
 from infra.contracts.candidates import Int32s, UserRecord, unpack
 from infra.contracts.errors import ContractViolation, DependencyUnavailable, SnapshotNotLoaded
 from infra.contracts.ids import ApplicationName
+from infra.eventlog.scripts import taught
 from infra.nearline.pending import READ, PendingRecords, Seen
-from infra.nearline.scripts import taught
 from infra.snapshots import keys
 
 _IN_FLIGHT = 2

@@ -8,14 +8,15 @@ from datetime import datetime
 from typing import Any, cast
 
 import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from infra.contracts.errors import DependencyUnavailable
 from infra.contracts.events import Record
 from infra.eventlog import records as wire
 from infra.eventlog.protocol import Appended, Extent, LogLost, Slice
+from infra.eventlog.scripts import Script, executed
 
-_APPEND = """#!lua
+_APPEND = Script("""#!lua
 local stream, tip_key = KEYS[1], KEYS[2]
 local horizon = tonumber(ARGV[1])
 local time = redis.call('TIME')
@@ -41,7 +42,7 @@ for at = 2, #ARGV, 2 do
 end
 redis.call('SET', tip_key, string.format('%.0f', tip))
 return out
-"""
+""")
 # Without allow-oom: with memory full the whole script is refused before its first write, so nothing is half done.
 # An entry's id is `<offset>-<milliseconds>`: offsets without holes, and when the log took it. What was seen lies in two halves of
 # `horizon` offsets each; the older one is dropped when its turn comes again, so that at least `horizon` are remembered.
@@ -69,7 +70,6 @@ class RedisStreamLog:
         """client: for this log alone, for its XRANGE answers lose their form; it is closed with the log."""
         self._client = client
         self._layout = layout
-        self._script = client.register_script(_APPEND)
         client.set_response_callback("XRANGE", _as_it_is)  # type: ignore[arg-type]  # its protocol wants a name for `reply` that redis-py itself does not use
 
     async def append(self, records: Sequence[Record]) -> list[Appended]:
@@ -80,15 +80,20 @@ class RedisStreamLog:
         if not by_shard:
             return []
         layout = self._layout
-        calls = []
+        calls: list[tuple[list[str], list[str | bytes | int]]] = []
         for shard, numbers in by_shard.items():
-            keys = (layout.stream(shard), layout.tip(shard), layout.seen(shard, 0), layout.seen(shard, 1))
+            keys = [layout.stream(shard), layout.tip(shard), layout.seen(shard, 0), layout.seen(shard, 1)]
             args: list[str | bytes | int] = [layout.horizon]
             for number in numbers:
                 args += (records[number].duplicate_key, wire.encode(records[number]))
-            calls.append((*keys, *args))
+            calls.append((keys, args))
+
+        def build(pipe: Any) -> None:
+            for keys, args in calls:
+                _APPEND.call(pipe, keys, args)
+
         try:
-            replies = await self._called(calls)
+            replies = await executed(self._client, build, _APPEND)
         except (RedisError, OSError, TimeoutError) as error:
             raise DependencyUnavailable(
                 f"The event log did not take {len(records)} record(s): {error}.",
@@ -99,23 +104,6 @@ class RedisStreamLog:
             for number, offset in zip(numbers, offsets, strict=True):
                 out[number] = Appended(shard, abs(offset), duplicate=offset < 0)
         return [out[number] for number in range(len(records))]
-
-    async def _called(self, calls: Sequence[Sequence[str | bytes | int]]) -> list[list[int]]:
-        """One round trip; the script is sent where a server does not know it, and what other servers took counts once.
-
-        redis-py's own way asks each time whether it is known, and has none for a cluster.
-        """
-        try:
-            return await self._called_once(calls)
-        except NoScriptError:
-            await self._client.script_load(_APPEND)
-            return await self._called_once(calls)
-
-    async def _called_once(self, calls: Sequence[Sequence[str | bytes | int]]) -> list[list[int]]:
-        pipe = self._client.pipeline(transaction=False)
-        for call in calls:
-            pipe.execute_command("EVALSHA", self._script.sha, 4, *call)
-        return cast("list[list[int]]", await pipe.execute())
 
     async def read(self, after: Mapping[int, int], *, count: int) -> list[Slice]:
         """See EventLog."""

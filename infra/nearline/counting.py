@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.contracts.events import Record
@@ -23,6 +23,22 @@ class Horizon:
         return offset // self.offsets % 2
 
 
+class Duplicates:
+    """Finds the duplicates among one shard's records, which it is shown in the order of their offsets."""
+
+    def __init__(self, horizon: int, last: Mapping[str, int] | None = None) -> None:
+        """last: where each duplicate key was last seen before."""
+        self._horizon = horizon
+        self.last: dict[str, int] = dict(last or {})
+
+    def has(self, record: Record, offset: int) -> bool:
+        """Whether the record's key was seen within the horizon before it; remembers it."""
+        name = record.duplicate_key
+        before = self.last.get(name)
+        self.last[name] = offset
+        return before is not None and offset - before <= self._horizon
+
+
 def counted(piece: Slice, plan: FeaturePlan) -> Changes:
     """The changes of a slice of a log that finds duplicates itself."""
     deltas: Deltas = {}
@@ -38,17 +54,14 @@ async def counted_once(piece: Slice, plan: FeaturePlan, store: StateStore, horiz
     records = wire.decode(piece.payloads)
     names = [record.duplicate_key for record in records]
     before = await store.seen(piece.shard, names) if names else []
-    last = {name: offset for name, offset in zip(names, before, strict=True) if offset}
-    kept: list[Record] = []
-    for record, name, offset in zip(records, names, piece.offsets, strict=True):
-        if offset - last.get(name, -horizon.offsets - 1) > horizon.offsets:
-            kept.append(record)
-        last[name] = offset
+    known = {name: offset for name, offset in zip(names, before, strict=True) if offset}
+    duplicates = Duplicates(horizon.offsets, known)
+    kept = [one for one, offset in zip(records, piece.offsets, strict=True) if not duplicates.has(one, offset)]
     deltas: Deltas = {}
     plan.accumulate(kept, deltas)
     half = horizon.half(piece.offsets[0]) if names else 0
     begins = bool(names) and horizon.half(piece.after) != half
-    remembered = (begins, [part for name in dict.fromkeys(names) for part in (name, last[name])])
+    remembered = (begins, [part for name in dict.fromkeys(names) for part in (name, duplicates.last[name])])
     nothing: tuple[bool, Sequence[str | int]] = (False, ())
     return Changes(piece.after, piece.upto, deltas, seen=(remembered, nothing) if half == 0 else (nothing, remembered))
 

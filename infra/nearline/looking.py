@@ -16,9 +16,9 @@ from infra.contracts.events import SHARDS, shard_of
 from infra.contracts.features import FeaturePlan, FeatureValue
 from infra.contracts.ids import ApplicationName
 from infra.eventlog.protocol import EventLog
+from infra.eventlog.scripts import executed
 from infra.nearline.archive import end_of
 from infra.nearline.pending import READ, PendingRecords
-from infra.nearline.scripts import executed
 from infra.nearline.state import StateStore, state_of
 from infra.snapshots import keys
 from infra.snapshots.storage import Storage

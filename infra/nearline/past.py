@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from infra.contracts.errors import ContractViolation
 from infra.contracts.events import Record, shard_of
 from infra.contracts.features import BOARD, Deltas, FeaturePlan
-from infra.contracts.ids import ApplicationName
 from infra.eventlog import records as wire
-from infra.nearline.archive import archive_of, end_of, read_archive
+from infra.nearline.archive import end_of, read_archive
+from infra.nearline.counting import Duplicates
 from infra.snapshots.storage import Storage
 
 
@@ -18,10 +17,10 @@ from infra.snapshots.storage import Storage
 class _Shard:
     """What was read of a shard. counted: those that are no duplicates, by entity, offsets rising; sent_twice: the others."""
 
+    duplicates: Duplicates
     upto: int = 0
     counted: dict[tuple[str, str], list[tuple[int, Record]]] = field(default_factory=dict)
     sent_twice: dict[int, Record] = field(default_factory=dict)
-    last: dict[str, int] = field(default_factory=dict)
 
 
 class Past:
@@ -61,33 +60,15 @@ class Past:
         return deltas.get((kind, BOARD), {})
 
     def _known(self, shard: int, upto: int) -> _Shard:
-        known = self._shards.setdefault(shard, _Shard())
+        known = self._shards.setdefault(shard, _Shard(Duplicates(self._horizon)))
         if upto <= known.upto:
             return known
         for piece in read_archive(self._archive, shard, after=known.upto, upto=max(upto, end_of(self._archive, shard))):
             for offset, record in zip(piece.offsets, wire.decode(piece.payloads), strict=True):
-                before = known.last.get(record.duplicate_key)
-                known.last[record.duplicate_key] = offset
-                if before is not None and offset - before <= self._horizon:
+                if known.duplicates.has(record, offset):
                     known.sent_twice[offset] = record
                 else:
                     own = known.counted.setdefault((record.kind, record.entity_id), [])
                     own.append((offset, record))
             known.upto = piece.upto
         return known
-
-
-def state_at(
-    store: str,
-    application: ApplicationName,
-    plan: FeaturePlan,
-    entity: tuple[str, str],
-    upto: Mapping[int, int],
-    extra: Collection[int] = (),
-    *,
-    horizon: int,
-) -> dict[str, int]:
-    """`Past.state_at` for one answer."""
-    if entity[1] == BOARD:
-        raise ContractViolation("A board belongs to a shard, not to an entity: use Past.board_at.")
-    return Past(archive_of(store, application), plan, horizon=horizon).state_at(entity, upto, extra)

@@ -15,7 +15,7 @@ from infra.contracts.features import FeaturePlan, merged
 from infra.contracts.ids import ApplicationName
 from infra.eventlog import records as wire
 from infra.eventlog.protocol import Appended
-from infra.nearline.scripts import Script
+from infra.eventlog.scripts import Script
 from infra.nearline.state import state_of
 from infra.snapshots import keys
 

@@ -14,7 +14,7 @@ from infra.contracts.errors import DependencyUnavailable, HeadgateError
 from infra.contracts.events import SHARDS
 from infra.contracts.features import Deltas, FeaturePlan
 from infra.contracts.ids import ApplicationName
-from infra.nearline.scripts import Script, executed
+from infra.eventlog.scripts import Script, executed
 from infra.snapshots import keys
 
 _NOW = """

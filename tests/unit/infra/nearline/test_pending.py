@@ -17,9 +17,9 @@ from infra.contracts.errors import DependencyUnavailable
 from infra.contracts.events import Event, Record, shard_of
 from infra.contracts.features import Deltas
 from infra.eventlog.protocol import Appended, EventLog
+from infra.eventlog.scripts import executed
 from infra.nearline.counting import Horizon, counted, counted_once, within_one_half
 from infra.nearline.pending import KEPT, KEPT_S, READ, PendingRecords, Seen
-from infra.nearline.scripts import executed
 from infra.nearline.state import Claim
 from infra.snapshots import keys
 from tests.fixtures.list_log import ListLog

@@ -10,10 +10,10 @@ from pydantic import SecretStr
 from infra.config.settings import Settings
 from infra.contracts.events import SHARDS
 from infra.contracts.features import Deltas
+from infra.eventlog.scripts import executed
 from infra.nearline.members import Members
 from infra.nearline.opening import open_log
 from infra.nearline.pending import READ, PendingRecords
-from infra.nearline.scripts import executed
 from infra.nearline.state import StateStore
 from infra.nearline.worker import Worker
 from infra.snapshots.connection import serving_client

@@ -25,10 +25,10 @@ from infra.contracts.ids import ApplicationName
 from infra.eventlog.redis_streams import RedisStreamLog
 from infra.nearline import looking
 from infra.nearline.applying import apply_all
-from infra.nearline.archive import Archiver, end_of, write_lost
+from infra.nearline.archive import Archiver, archive_of, end_of, write_lost
 from infra.nearline.counting import Horizon
 from infra.nearline.opening import stream_layout
-from infra.nearline.past import Past, state_at
+from infra.nearline.past import Past
 from infra.nearline.resuming import resume, seen_before
 from infra.nearline.state import StateStore
 from infra.snapshots.connection import serving_client
@@ -208,11 +208,10 @@ async def test_the_past_of_an_answer_holds_its_pending_records(redis_url: str, t
     deltas: Deltas = {}
     PLAN.accumulate([record for at, record in own if at <= applied and id(record) in once], deltas)
     PLAN.accumulate([record for at, record in own if at in extra], deltas)
-    ranking = ApplicationName("ranking")
-    found = state_at(str(tmp_path), ranking, PLAN, ("user", "u2"), {shard: applied}, extra, horizon=HORIZON)
-    assert found == deltas["user", "u2"]
+    past = Past(archive_of(str(tmp_path), ApplicationName("ranking")), PLAN, horizon=HORIZON)
+    assert past.state_at(("user", "u2"), {shard: applied}, extra) == deltas["user", "u2"]
     with pytest.raises(ContractViolation, match="python -m infra.nearline archive"):
-        state_at(str(tmp_path), ranking, PLAN, ("user", "u2"), {shard: 100_000}, horizon=HORIZON)
+        past.state_at(("user", "u2"), {shard: 100_000})
     await stage.close()
 
 
