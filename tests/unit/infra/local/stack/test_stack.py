@@ -204,3 +204,17 @@ def test_up_lets_the_class_archive_be_made_beside_and_down_ends_it(
     stack.up()
     assert stack.house.running("spark-classes") == made
     assert stack.down() == {"first": 1, "second": 1, "spark-classes": 1}
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "names"),
+    [
+        ("", ["redis", "kafka", "airflow", "ranking", "nearline"]),
+        ("far:9092", ["redis", "airflow", "ranking", "nearline"]),
+    ],
+)
+def test_kafka_is_a_part_where_it_keeps_the_log_and_is_nobody_else_s(
+    chosen: Settings, bootstrap: str, names: list[str]
+) -> None:
+    told = {**chosen.model_dump(), "event_log": "kafka", "kafka_bootstrap": bootstrap}
+    assert [part.name for part in Stack(Settings(**told)).parts] == names
