@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from infra.contracts.events import Record, shard_of
 from infra.contracts.ids import ApplicationName, VersionName
 from infra.eventlog import records as wire
 from infra.nearline.archive import archive_of, end_of, read_archive
-from infra.nearline.past import Past
+from infra.nearline.past import Past, reach_of
 from infra.nearline.pending import Seen
 from infra.resilience.deadline import Deadline
 from infra.snapshots.storage import Storage
@@ -70,11 +71,16 @@ class Replayed:
 class Offline:
     """Makes answers again. What it reads (versions, their users, the event archive) stays in memory for the next ones."""
 
-    def __init__(self, store: str, application: ApplicationName, *, horizon: int) -> None:
-        """horizon: offsets within which a record that was sent twice is found."""
+    def __init__(
+        self, store: str, application: ApplicationName, *, horizon: int, since: datetime | None = None
+    ) -> None:
+        """horizon: offsets within which a record that was sent twice is found. since: the moment of the first answer that is asked
+        for; of the event archive nothing is read that was older than any feature's window then. None: all is.
+        """
+        reach = None if since is None else reach_of(PLAN, since)
         self._archive = archive_of(store, application)
-        self._past = Past(self._archive, PLAN, horizon=horizon)
-        self._boards = PastBoards(self._archive, horizon=horizon)
+        self._past = Past(self._archive, PLAN, horizon=horizon, since=reach)
+        self._boards = PastBoards(self._archive, horizon=horizon, since=reach)
         self._snapshots = SealedSnapshots(SnapshotStore(store, application))
         self._expected: dict[VersionName, set[str]] = {}
 

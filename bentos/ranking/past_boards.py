@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from datetime import datetime
 
 from bentos.ranking.query import PLAN
 from infra.contracts.decisions import Basis
 from infra.contracts.events import SHARDS, Record, shard_of
 from infra.contracts.features import BOARD, Deltas
 from infra.eventlog import records as wire
-from infra.nearline.archive import end_of, read_archive
+from infra.nearline.archive import begins_after, end_of, read_archive
 from infra.nearline.boards import NO_BOARD, Board, ShardBoard, merged_board
 from infra.nearline.counting import Duplicates
 from infra.snapshots.storage import Storage
@@ -22,9 +23,9 @@ _KEPT = 64
 class PastBoards:
     """Boards by their offsets and moment. Asked for in the order of their moments, each event is counted once for all of them."""
 
-    def __init__(self, archive: Storage, *, horizon: int) -> None:
-        """horizon: offsets within which a record that was sent twice is found."""
-        self._shards = [_PastShard(archive, shard, horizon=horizon) for shard in range(SHARDS)]
+    def __init__(self, archive: Storage, *, horizon: int, since: datetime | None = None) -> None:
+        """horizon: offsets within which a record that was sent twice is found. since: what was logged before is not read."""
+        self._shards = [_PastShard(archive, shard, horizon=horizon, since=since) for shard in range(SHARDS)]
         self._made: dict[tuple[int, tuple[int, ...]], Board] = {}
 
     def at(self, basis: Basis) -> Board:
@@ -54,11 +55,12 @@ class PastBoards:
 class _PastShard:
     """One shard's records about items, and the states of the items at some offset; going on is cheap, going back is not."""
 
-    def __init__(self, archive: Storage, shard: int, *, horizon: int) -> None:
+    def __init__(self, archive: Storage, shard: int, *, horizon: int, since: datetime | None) -> None:
         self._archive = archive
         self._shard = shard
         self._duplicates = Duplicates(horizon)
-        self._read_upto = 0
+        self._since, self._horizon = since, horizon
+        self._read_upto: int | None = None
         self._offsets: list[int] = []
         self._records: list[Record] = []
         self._counted = 0
@@ -75,6 +77,8 @@ class _PastShard:
         return self._states
 
     def _read(self, upto: int) -> None:
+        if self._read_upto is None:
+            self._read_upto = begins_after(self._archive, self._shard, self._since, horizon=self._horizon)
         if upto <= self._read_upto:
             return
         end = max(upto, end_of(self._archive, self._shard))

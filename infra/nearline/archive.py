@@ -14,8 +14,10 @@ import io
 import logging
 import re
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import cast
 
 import msgspec
@@ -93,6 +95,33 @@ def end_of(archive: Storage, shard: int) -> int:
     """The offset up to which the archive has the shard, 0: nothing of it."""
     found = stretches(archive, shard)
     return found[-1].upto if found else 0
+
+
+def stretches_since(archive: Storage, shard: int, since: datetime, *, horizon: int) -> list[Stretch]:
+    """Those that hold what was logged from a moment (aware) on, and the `horizon` offsets before it, where its duplicates may lie.
+
+    Found by bisection over the files' footers, for time rises with the offset.
+    """
+    found = stretches(archive, shard)
+    first = bisect_left(found, since.timestamp() * 1000, key=lambda one: _last_logged_ms(archive, one))
+    return [one for one in found if first < len(found) and one.upto > found[first].after - horizon]
+
+
+def _last_logged_ms(archive: Storage, stretch: Stretch) -> int:
+    """Far in the future for a stretch without records: then rather too much is read than too little."""
+    with archive.open(stretch.path) as file:
+        parquet = pq.ParquetFile(file)
+        at = parquet.schema_arrow.names.index("logged_ms")
+        groups = [parquet.metadata.row_group(group) for group in range(parquet.num_row_groups)]
+        return max((group.column(at).statistics.max for group in groups if group.num_rows), default=2**62)
+
+
+def begins_after(archive: Storage, shard: int, since: datetime | None, *, horizon: int) -> int:
+    """The offset behind which `stretches_since` begin; the archive's end where there are none; 0 for None, the whole archive."""
+    if since is None:
+        return 0
+    found = stretches_since(archive, shard, since, horizon=horizon)
+    return found[0].after if found else end_of(archive, shard)
 
 
 def read_archive(archive: Storage, shard: int, *, after: int, upto: int) -> Iterator[Slice]:

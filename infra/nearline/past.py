@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
-from infra.contracts.events import Record, shard_of
+from infra.contracts.events import MAX_CLOCK_SKEW, Record, shard_of
 from infra.contracts.features import BOARD, Deltas, FeaturePlan
 from infra.eventlog import records as wire
-from infra.nearline.archive import end_of, read_archive
+from infra.nearline.archive import begins_after, end_of, read_archive
 from infra.nearline.counting import Duplicates
 from infra.snapshots.storage import Storage
 
@@ -26,11 +27,14 @@ class _Shard:
 class Past:
     """One application's archive, read once a shard and held in memory: for as many answers as one likes."""
 
-    def __init__(self, archive: Storage, plan: FeaturePlan, *, horizon: int) -> None:
-        """horizon: offsets within which the log, or the worker, found what was sent twice."""
+    def __init__(self, archive: Storage, plan: FeaturePlan, *, horizon: int, since: datetime | None = None) -> None:
+        """horizon: offsets within which the log, or the worker, found what was sent twice. since: what was logged before is not
+        read; None: all is.
+        """
         self._archive = archive
         self._plan = plan
         self._horizon = horizon
+        self._since = since
         self._shards: dict[int, _Shard] = {}
 
     def state_at(self, entity: tuple[str, str], upto: Mapping[int, int], extra: Collection[int] = ()) -> dict[str, int]:
@@ -60,7 +64,10 @@ class Past:
         return deltas.get((kind, BOARD), {})
 
     def _known(self, shard: int, upto: int) -> _Shard:
-        known = self._shards.setdefault(shard, _Shard(Duplicates(self._horizon)))
+        known = self._shards.get(shard)
+        if known is None:
+            after = begins_after(self._archive, shard, self._since, horizon=self._horizon)
+            known = self._shards[shard] = _Shard(Duplicates(self._horizon), after)
         if upto <= known.upto:
             return known
         for piece in read_archive(self._archive, shard, after=known.upto, upto=max(upto, end_of(self._archive, shard))):
@@ -72,3 +79,8 @@ class Past:
                     own.append((offset, record))
             known.upto = piece.upto
         return known
+
+
+def reach_of(plan: FeaturePlan, moment: datetime) -> datetime:
+    """What was logged before then counts in no feature at the moment or later: an event may be dated ahead by the clocks' skew."""
+    return moment - max(plan.horizon(kind) for kind in plan.kinds()) - MAX_CLOCK_SKEW

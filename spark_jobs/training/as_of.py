@@ -7,6 +7,7 @@ by event time teaches a model with values that it will not see.
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +17,8 @@ from infra.contracts.decisions import Decision
 from infra.contracts.events import Record, shard_of
 from infra.contracts.features import Deltas, FeaturePlan
 from infra.eventlog import records as wire
-from infra.nearline.archive import stretches
+from infra.nearline.archive import stretches_since
+from infra.nearline.past import reach_of
 from infra.nearline.pending import Seen
 from infra.snapshots.storage import Storage
 
@@ -26,13 +28,13 @@ _COLUMNS = ["offset", "kind", "entity_id", "payload"]
 class AsOf:
     """The events of some users, as the archive has them now."""
 
-    def __init__(self, archive: Storage, plan: FeaturePlan, user_ids: Collection[str]) -> None:
-        """Reads the archive of the users' shards once."""
+    def __init__(self, archive: Storage, plan: FeaturePlan, user_ids: Collection[str], *, since: datetime) -> None:
+        """Reads the archive of the users' shards once, as far back as features at `since` or later look."""
         self._plan = plan
         self._events: dict[str, list[Record]] = {user_id: [] for user_id in user_ids}
         known: set[tuple[str, str]] = set()
         for shard in sorted({shard_of("user", user_id) for user_id in user_ids}):
-            for stretch in stretches(archive, shard):
+            for stretch in stretches_since(archive, shard, reach_of(plan, since), horizon=0):
                 with archive.open(stretch.path) as file:
                     rows = pq.read_table(file, columns=_COLUMNS, filters=[("kind", "=", "user")])
                 inside = pc.and_(pc.greater(rows["offset"], stretch.after), pc.less_equal(rows["offset"], stretch.upto))

@@ -74,7 +74,7 @@ def main(
         console.say(f"{spec.name}: no answer of the {hours:g} h before {end:%Y-%m-%d %H:%M:%S} UTC is archived")
         console.result({"application": spec.name, "run": NO_RUN, "sampled": 0})
         return
-    offline = Offline(chosen.store, spec.name, horizon=chosen.log_duplicate_horizon)
+    offline = Offline(chosen.store, spec.name, horizon=chosen.log_duplicate_horizon, since=first_moment(entries))
     with console.progress("answers made again", total=len(entries)) as advance:
         rows = asyncio.run(check(entries, offline, control(archive, plan_of(spec.name), entries), advance=advance))
     runs, run = runs_of(chosen.store, spec.name), run_name(now)
@@ -129,7 +129,13 @@ def readable(entries: Iterable[LoggedDecision]) -> list[Decision | None]:
 def control(archive: Storage, plan: FeaturePlan, entries: Sequence[LoggedDecision]) -> AsOf:
     """The events of those answers' users."""
     users = {decision.user_id for decision in readable(entries) if decision is not None}
-    return AsOf(archive, plan, users)
+    return AsOf(archive, plan, users, since=first_moment(entries))
+
+
+def first_moment(entries: Iterable[LoggedDecision]) -> datetime:
+    """Of those answers; now where none can be read."""
+    moments = [decision.basis.now_us for decision in readable(entries) if decision is not None]
+    return datetime.fromtimestamp(min(moments) / 1e6, UTC) if moments else datetime.now(UTC)
 
 
 def summary(rows: Sequence[AnswerRow]) -> Summary:

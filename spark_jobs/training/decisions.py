@@ -89,7 +89,7 @@ def main(
     with running(f"training set {name}") as spark:
         again: MadeAgain | None = None
         if all_candidates:
-            offline = Offline(chosen.store, spec.name, horizon=wanted.horizon)
+            offline = Offline(chosen.store, spec.name, horizon=wanted.horizon, since=wanted.since)
             again = make_again(archive, offline, target, wanted, sample=sample)
             rows = frames.read(spark, target, _AGAIN)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Annotated
 
@@ -55,7 +56,9 @@ def main(
             "python -m infra.nearline status",
         )
     decision = found.decision()
-    replayed = asyncio.run(Offline(chosen.store, name, horizon=chosen.log_duplicate_horizon).replay(decision))
+    at = datetime.fromtimestamp(decision.basis.now_us / 1e6, UTC)
+    offline = Offline(chosen.store, name, horizon=chosen.log_duplicate_horizon, since=at)
+    replayed = asyncio.run(offline.replay(decision))
     if not json:
         _show(decision, replayed)
     console.result(told(decision, replayed))

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -19,7 +18,7 @@ from infra.contracts.errors import ContractViolation
 from infra.contracts.events import SHARDS
 from infra.eventlog import records as wire
 from infra.eventlog.decisions import LoggedDecision
-from infra.nearline.archive import Stretch, read_stretch, stretches
+from infra.nearline.archive import Stretch, read_stretch, stretches_since
 from infra.nearline.decision_archive import Span, place_of, read_span, spans
 from infra.snapshots.storage import Storage
 from spark_jobs.embeddings.interactions import gain
@@ -114,9 +113,7 @@ def events(spark: SparkSession, archive: Storage, *, since: datetime, until: dat
     """
     tasks: list[tuple[str]] = []
     for shard in range(SHARDS):
-        tasks += [
-            (json.dumps(asdict(one)),) for one in _since(archive, stretches(archive, shard), since, horizon=horizon)
-        ]
+        tasks += [(json.dumps(asdict(one)),) for one in stretches_since(archive, shard, since, horizon=horizon)]
     found = _tasks(spark, tasks).mapInArrow(
         functools.partial(_read_events, archive.url), from_arrow_schema(_EVENTS_SCHEMA)
     )
@@ -191,20 +188,3 @@ def _read_events(url: str, batches: Batches) -> Batches:
 def _each(batches: Batches) -> Iterator[str]:
     for batch in batches:
         yield from batch.column("task").to_pylist()
-
-
-def _since(archive: Storage, found: list[Stretch], since: datetime, *, horizon: int) -> list[Stretch]:
-    """The stretches that end at or after a moment, and those before them that may hold what was sent twice."""
-    first = len(found)
-    while first and _last_logged_ms(archive, found[first - 1]) >= since.timestamp() * 1000:
-        first -= 1
-    return [one for one in found if first < len(found) and one.upto > found[first].after - horizon]
-
-
-def _last_logged_ms(archive: Storage, stretch: Stretch) -> int:
-    """Far in the future for a stretch without records, so that it stops no search."""
-    with archive.open(stretch.path) as file:
-        parquet = pq.ParquetFile(file)
-        at = parquet.schema_arrow.names.index("logged_ms")
-        groups = [parquet.metadata.row_group(group) for group in range(parquet.num_row_groups)]
-        return max((group.column(at).statistics.max for group in groups if group.num_rows), default=2**62)
