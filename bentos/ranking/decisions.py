@@ -46,6 +46,7 @@ def decision_of(query: RankingQuery, outcome: Outcome, request: RecommendRequest
             "total": round(shown.total_ms, 3),
         },
         skipped=outcome.skipped,
+        extents=outcome.extents,
     )
 
 

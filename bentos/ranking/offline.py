@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bentos.ranking.decisions import decision_of
 from bentos.ranking.differences import Compared, compare
@@ -19,10 +20,12 @@ from bentos.ranking.query import PLAN, RankingQuery
 from bentos.ranking.reader import checked_record
 from bentos.ranking.schema import RecommendRequest
 from bentos.ranking.sealed import SealedSnapshots, SealedUsers
-from bentos.ranking.stages import FEATURES, RETRIEVAL, RankerScorer
+from bentos.ranking.stages import FEATURES, RETRIEVAL
+from bentos.ranking.trees import RankerScorer
 from infra.cascade.batch import EMPTY, Batch, Column
-from infra.cascade.kinds import Found, Hydrator, Scorer, Source, Stage
-from infra.cascade.runner import Cascade, Step
+from infra.cascade.kinds import Found, Hydrator, Scorer, Selector, Source, Stage
+from infra.cascade.runner import Cascade
+from infra.cascade.steps import SETTLED_BY, Step
 from infra.contracts.candidates import Float32s, Int32s
 from infra.contracts.decisions import Basis, Decision
 from infra.contracts.errors import ContractViolation, DependencyUnavailable, InvalidRequest
@@ -112,9 +115,10 @@ class Offline:
         query = RankingQuery.of(request, pinned, board=self._boards.at(decision.basis))
         query.now_us = decision.basis.now_us
         keeper = _CandidateKeeper()
-        cascade = Cascade(_steps(_PastReader(users, seen, decision.skipped), decision.skipped, keeper))
+        failed = _failed(decision)
+        cascade = Cascade(_steps(_PastReader(users, seen, failed), failed, keeper))
         with _unheard():
-            outcome = await cascade.run(query, Deadline.after_ms(_UNHURRIED_MS))
+            outcome = await cascade.run(query, Deadline.after_ms(_UNHURRIED_MS), extents=decision.extents)
         shown = exposure_of(query, outcome, request_id=decision.request_id, arm=decision.arm, total_ms=0.0)
         made = decision_of(query, outcome, request, shown=shown)
         return Replayed(made, compare(decision, made), keeper.batch, snapshot.content.items.item_ids)
@@ -155,10 +159,19 @@ class _PastReader:
         return np.frombuffer(self._users.older(query.user_id), "<i4")
 
 
+def _failed(decision: Decision) -> dict[str, str]:
+    """The stages that failed then; those that did a part, or were left out because an earlier one was sure, do so again."""
+    return {
+        name: because
+        for name, because in decision.skipped.items()
+        if name not in decision.extents and not because.startswith(SETTLED_BY)
+    }
+
+
 def _steps(reader: _PastReader, skipped: Mapping[str, str], keeper: _CandidateKeeper) -> list[Step[RankingQuery]]:
     """The service's steps without a clock; those that did not count then do not count again."""
     steps: list[Step[RankingQuery]] = []
-    for step in steps_with(reader, scoring_pool=None):
+    for step in steps_with(reader, lane=None):
         because = skipped.get(step.stage.name) if step.stage.name != RETRIEVAL else None
         stage = step.stage if because is None else _failing(step.stage, because)
         steps.append(replace(step, stage=stage, budget_ms=None))
@@ -211,9 +224,22 @@ class _FailingScorer(_Failing, Scorer[RankingQuery]):
         raise self.fail()
 
 
+class _FailingSelector(_Failing, Selector[RankingQuery]):
+    async def select(self, query: RankingQuery, batch: Batch) -> NDArray[np.integer]:
+        raise self.fail()
+
+
+_FAILING: tuple[tuple[type[Stage[RankingQuery]], type[_Failing]], ...] = (
+    (Source, _FailingSource),
+    (Hydrator, _FailingHydrator),
+    (Scorer, _FailingScorer),
+    (Selector, _FailingSelector),
+)
+
+
 def _failing(stage: Stage[RankingQuery], because: str) -> Stage[RankingQuery]:
-    """Filters and selectors fail the request, so that no answer skipped one."""
-    for kind, failing in ((Source, _FailingSource), (Hydrator, _FailingHydrator), (Scorer, _FailingScorer)):
+    """Filters fail the request, so that no answer skipped one."""
+    for kind, failing in _FAILING:
         if isinstance(stage, kind):
             return failing(stage, because)
     raise ContractViolation(f"An answer says that it skipped {stage.name}, which cannot be skipped.")

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -39,6 +38,7 @@ from bentos.web.exchange import BadRequest, Exchange, Reply, json_reply
 from bentos.web.front import Route
 from bentos.web.fronted import FrontedService
 from bentos.web.openapi import documentation_routes
+from infra.cascade.lane import Lane
 from infra.catalog.applications.ranking import RANKING
 from infra.catalog.events.ranking import RANKING_EVENTS
 from infra.catalog.features.nearline import plan_of
@@ -87,10 +87,10 @@ class RankingService:
             self._client, SnapshotStore(chosen.store, name), partial(load_content, boards=lambda: boards.current)
         )
         self._telemetry = Telemetry(name)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="scoring")
-        cascade = ranking_cascade(self._client, scoring_pool=self._pool, watchers=(self._telemetry,))
-        self._shadow_pool = ThreadPoolExecutor(1, thread_name_prefix="shadow")
-        unseen = ranking_cascade(self._client, scoring_pool=self._shadow_pool)
+        self._lane = Lane("scoring")
+        cascade = ranking_cascade(self._client, lane=self._lane, watchers=(self._telemetry,))
+        self._shadow_lane = Lane("shadow")
+        unseen = ranking_cascade(self._client, lane=self._shadow_lane)
         lists = RedisExposureLog(self._client, keys.exposure_log(name), kept=chosen.exposures_kept)
         self._exposures = ExposureWriter(lists, self._telemetry, users_fraction=chosen.exposure_users)
         self._shadow = ShadowScorer(unseen, self._exposures, self._telemetry)
@@ -125,8 +125,8 @@ class RankingService:
         await self._decisions.stop()
         await self._live.stop()
         await self._boards.stop()
-        for pool in (self._pool, self._shadow_pool):
-            pool.shutdown(wait=False, cancel_futures=True)
+        for lane in (self._lane, self._shadow_lane):
+            lane.close()
         await self._events.close()
         await self._log_client.aclose()
         await self._client.aclose()

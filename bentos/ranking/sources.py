@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import Executor
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from bentos.ranking.reader import Reader
 from bentos.ranking.stages import RANK, among
 from infra.cascade.batch import Batch
 from infra.cascade.kinds import Found, Source
+from infra.cascade.lane import Lane
 from infra.contracts.candidates import Float32s, Int32s, ScoreMap
 
 FRESH = "fresh"
@@ -53,10 +53,10 @@ class FreshSource(Source[RankingQuery]):
 
     name = FRESH
 
-    def __init__(self, reader: Reader, pool: Executor | None) -> None:
-        """pool: where long searches run, so that the event loop stays free; None: in the event loop itself."""
+    def __init__(self, reader: Reader, lane: Lane | None) -> None:
+        """lane: where long searches run, so that the event loop stays free; None: in the event loop itself."""
         self._reader = reader
-        self._pool = pool
+        self._lane = lane
 
     def applies(self, query: RankingQuery) -> bool:
         return query.snapshot.content.vectors is not None and bool(query.session or query.overlay)
@@ -77,10 +77,10 @@ class FreshSource(Source[RankingQuery]):
             older = await self._reader.older(query)
             consumed = np.concatenate([consumed, older])
         k = TAKEN + len(consumed)
-        if self._pool is None or len(vectors.searched) < _LONG:
+        if self._lane is None or len(vectors.searched) < _LONG:
             ids, products = vectors.best(user, k)
         else:
-            ids, products = await asyncio.get_running_loop().run_in_executor(self._pool, vectors.best, user, k)
+            ids, products = await self._lane.run(partial(vectors.best, user, k))
         query.older = older
         return _found(query, ids, products, consumed=consumed)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import Executor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from bentos.ranking.query import RankingQuery
 from bentos.ranking.reader import Reader
 from infra.cascade.batch import Batch, Column
-from infra.cascade.kinds import Filter, Found, Hydrator, Removal, Scorer, Selector, Source
+from infra.cascade.kinds import Filter, Found, Hydrator, Removal, Selector, Source
 from infra.catalog.features.ranking import ranker_matrix
 from infra.contracts.candidates import Float32s, Int32s
 
@@ -137,34 +135,6 @@ class FeatureHydrator(Hydrator[RankingQuery]):
         return {FEATURES: matrix}
 
 
-class RankerScorer(Scorer[RankingQuery]):
-    """The snapshot's XGBoost ranker, one call for all candidates."""
-
-    name = "ranker"
-
-    def __init__(self, pool: Executor | None) -> None:
-        """pool: where the native call runs so that the event loop stays free; None: in the event loop itself."""
-        self._pool = pool
-
-    def applies(self, query: RankingQuery) -> bool:
-        return query.has_candidates
-
-    async def score(self, query: RankingQuery, batch: Batch) -> Float32s:
-        """float32 [n], the sum of the trees. Raises KeyError where the features are missing."""
-        features = batch.columns[FEATURES]
-        if not len(batch):
-            return np.empty(0, np.float32)
-        ranker = query.snapshot.content.ranker
-        if self._pool is None:
-            return _predict(ranker, features)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, _predict, ranker, features)
-
-
-def _predict(ranker: object, features: Column) -> Float32s:
-    scores = ranker.inplace_predict(features, validate_features=False)  # type: ignore[attr-defined]
-    return np.asarray(scores, np.float32)
-
-
 class OlderConsumedHydrator(Hydrator[RankingQuery]):
     """Reads what a user with a long history consumed earlier, for the rare list that must be filled up; adds no column."""
 
@@ -247,3 +217,15 @@ class DiversitySelector(Selector[RankingQuery]):
                     return order[chosen]
         chosen = sorted(chosen + passed[: query.n - len(chosen)])
         return order[chosen]
+
+
+class TopSelector(Selector[RankingQuery]):
+    """The best n by their scores: what is shown where no finer rule has chosen."""
+
+    name = "top"
+
+    async def select(self, query: RankingQuery, batch: Batch) -> NDArray[np.integer]:
+        """Positions of at most n candidates; what was already chosen stays as it is."""
+        if len(batch) <= query.n:
+            return np.arange(len(batch))
+        return np.argsort(-batch.scores, kind="stable")[: query.n]

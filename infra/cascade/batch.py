@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.contracts.candidates import Float32s, Int32s
+from infra.contracts.decisions import Extent
 
 Sources = NDArray[np.uint8]
 Column = NDArray[np.generic]
@@ -52,13 +53,16 @@ class Removed:
 class Outcome:
     """What a cascade made of one query.
 
-    decided_by: the last scorer that worked, else the source of the first candidate shown, else "nothing".
-    stage_ms: wall-clock of each stage that ran. skipped: stage -> why it did not run or did not count.
+    decided_by: the last scorer that worked, else the source of the first candidate shown, else "nothing". settled_by: the scorer
+    that was sure enough to leave out what would have refined it; empty where none was. stage_ms: wall-clock of each stage that
+    ran. skipped: stage -> why it did not run, did not count or did not finish. extents: of the scorers that did not do all.
     """
 
     batch: Batch
     decided_by: str
+    settled_by: str
     degraded: bool
     stage_ms: dict[str, float]
     skipped: dict[str, str]
+    extents: dict[str, Extent]
     removed: list[Removed]

@@ -1,7 +1,7 @@
 """kinds: the six kinds of stages; a stage is a class with one public method, generic in the query it serves.
 
 What each kind returns keeps it honest: a filter can only name rows to remove, a scorer can only give one number a row, a
-hydrator can only add columns. The runner checks lengths and types and raises ContractViolation.
+hydrator can only add columns. The runner checks lengths and types; what breaks its kind's promise has failed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from infra.cascade.batch import Batch, Column, Outcome
 from infra.contracts.candidates import Float32s, Int32s
+from infra.resilience.deadline import Deadline
 
 Q = TypeVar("Q")
 """The query: what a request asks and what is known about it so far."""
@@ -31,6 +32,10 @@ class Stage(ABC, Generic[Q]):
         """False where the stage has nothing to do for this query: it is neither run nor counted as skipped."""
         return True
 
+    def size(self, query: Q, batch: Batch) -> int:
+        """What its time grows with; the rows of the batch unless the stage says otherwise."""
+        return len(batch)
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -43,6 +48,10 @@ class Found:
 
 class Source(Stage[Q]):
     """Brings candidates. Of candidates brought twice the earlier source's stay."""
+
+    def size(self, query: Q, batch: Batch) -> int:
+        """The same for all, unless the source says otherwise."""
+        return 1
 
     @abstractmethod
     async def find(self, query: Q, batch: Batch) -> Found:
@@ -79,6 +88,26 @@ class Scorer(Stage[Q]):
     @abstractmethod
     async def score(self, query: Q, batch: Batch) -> Float32s:
         """float32 [n], finite, aligned with batch.ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What a scorer had when it stopped. scores: float32 [n], the sum of the first `done` parts."""
+
+    scores: Float32s
+    done: int
+
+
+class AnytimeScorer(Scorer[Q]):
+    """A scorer whose model is a sum of parts (trees), so that the first of them are a score as well."""
+
+    @abstractmethod
+    def parts(self, query: Q) -> int:
+        """How many there are, at least 1."""
+
+    @abstractmethod
+    async def score_parts(self, query: Q, batch: Batch, deadline: Deadline, *, most: int) -> Partial:
+        """The first parts: as many as the deadline leaves time for, at most `most`; what it gives depends on their number alone."""
 
 
 class Selector(Stage[Q]):

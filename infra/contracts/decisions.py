@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -38,6 +38,15 @@ class Basis:
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """How much a scorer did where it was not all. rows: the best so many of the batch; parts: of a model in parts the first
+    so many, None where it was asked for the whole at once."""
+
+    rows: int
+    parts: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """One answer.
 
@@ -46,7 +55,7 @@ class Decision:
     nearline: the user's features at the basis; none where Redis did not answer. items: the first of the list as it was
     shown, as many as have features, all of a short list; scores: float32 [items]; list_digest: of the whole list, see
     `digest_of`. features: float32 [m, columns], m <= items, rows aligned with items; `columns` names them. decided_by,
-    degraded, stage_ms, skipped: see Outcome.
+    degraded, stage_ms, skipped, extents: see Outcome.
     """
 
     request_id: str
@@ -66,6 +75,7 @@ class Decision:
     degraded: bool
     stage_ms: Mapping[str, float]
     skipped: Mapping[str, str]
+    extents: Mapping[str, Extent] = field(default_factory=dict)
 
 
 def digest_of(items: Sequence[str], scores: Float32s) -> str:

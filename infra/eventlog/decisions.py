@@ -12,7 +12,7 @@ import orjson
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from infra.contracts.decisions import Basis, Decision
+from infra.contracts.decisions import Basis, Decision, Extent
 from infra.contracts.errors import ContractViolation, DependencyUnavailable, InvalidRequest
 from infra.contracts.exposures import Arm
 from infra.contracts.ids import ItemId, UserId, version_name
@@ -90,6 +90,8 @@ def encoded(decision: Decision) -> tuple[bytes, bytes]:
     fields["arm"] = decision.arm.value
     fields["basis"] = asdict(decision.basis)
     fields["nearline"] = dict(decision.nearline)
+    if decision.extents:
+        fields["extents"] = {name: [extent.rows, extent.parts] for name, extent in decision.extents.items()}
     fields["scores"] = [float(score) for score in decision.scores]  # float32 is exact in a double
     return orjson.dumps(fields), np.ascontiguousarray(decision.features, "<f4").tobytes()
 
@@ -126,6 +128,7 @@ def decoded(document: bytes, features: bytes) -> Decision:
             degraded=said["degraded"],
             stage_ms=said["stage_ms"],
             skipped=said["skipped"],
+            extents={name: Extent(*extent) for name, extent in said.get("extents", {}).items()},
         )
     except (KeyError, TypeError, ValueError, InvalidRequest) as error:
         raise ContractViolation(f"The decision log holds what headgate did not write: {document[:120]!r}.") from error

@@ -25,6 +25,11 @@ class Deadline:
         now = clock()
         return cls(now, now + budget_ms / 1000, clock)
 
+    def within_ms(self, budget_ms: float) -> Deadline:
+        """What a stage may use of it: at most `budget_ms` from now, and never beyond the end."""
+        now = self.clock()
+        return Deadline(now, min(self.ends_s, now + budget_ms / 1000), self.clock)
+
     def remaining_ms(self) -> float:
         """What is left; negative once it has passed."""
         return (self.ends_s - self.clock()) * 1000

@@ -58,7 +58,7 @@ async def ask(
     **fields: object,
 ) -> Asked:
     """Fields as of a RecommendRequest. board: as of a request that is replayed."""
-    steps = [replace(step, budget_ms=None) for step in ranking_steps(client, scoring_pool=None)]
+    steps = [replace(step, budget_ms=None) for step in ranking_steps(client, lane=None)]
     cascade = Cascade(steps)
     query = RankingQuery.of(RecommendRequest.model_validate({"user_id": user_id, **fields}), snapshot, board=board)
     outcome = await cascade.run(query, Deadline.after_ms(60_000))

@@ -44,4 +44,4 @@ async def _nowhere(decisions: Sequence[Decision]) -> None:
 
 def shadow_on(client: redis.asyncio.Redis, lists: ExposureWriter, telemetry: Telemetry) -> ShadowScorer:
     """As the service wires it, but for its thread."""
-    return ShadowScorer(ranking_cascade(client, scoring_pool=None), lists, telemetry)
+    return ShadowScorer(ranking_cascade(client, lane=None), lists, telemetry)

@@ -88,7 +88,7 @@ async def feed(beside: tuple[Stage, Version]) -> AsyncIterator[Feed]:
     telemetry = Telemetry("ranking")
     lists = KeptLists(client, telemetry)
     shadow = shadow_on(client, lists, telemetry)
-    steps = ranking_steps(client, scoring_pool=None, watchers=(telemetry,))
+    steps = ranking_steps(client, lane=None, watchers=(telemetry,))
     cascade = Cascade([replace(step, budget_ms=None) for step in steps])  # however busy the machine is
     recommender = Recommender(
         live, cascade, RANKING, exposures=lists, decisions=KeptDecisions(telemetry), shadow=shadow

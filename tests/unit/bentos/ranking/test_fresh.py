@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import cast
 
@@ -19,6 +18,7 @@ from bentos.ranking.reader import UserReader
 from bentos.ranking.sources import TAKEN, FreshSource
 from bentos.ranking.stages import FEATURES, RANK, FeatureHydrator, RetrievalSource
 from infra.cascade.batch import EMPTY, Batch
+from infra.cascade.lane import Lane
 from infra.catalog.features.ranking import RANKER_FEATURES
 from infra.contracts.candidates import MAX_HISTORY, ScoreMap
 from infra.snapshots import keys
@@ -174,12 +174,13 @@ async def test_of_a_search_that_fails_nothing_is_left(
     query = query_of(snapshot, f"u{max(range(120), key=lambda at: len(world.histories[at]))}", [17])
     reader = UserReader(client, RANKING)
     await reader.read(query)
-    with ThreadPoolExecutor(1) as pool:
-        found = await FreshSource(reader, pool).find(query, EMPTY)
+    lane = Lane("search")
+    found = await FreshSource(reader, lane).find(query, EMPTY)
+    lane.close()
     assert len(found.ids) and query.older is not None
     query.older = None
     with pytest.raises(RuntimeError, match="after shutdown"):
-        await FreshSource(reader, pool).find(query, EMPTY)
+        await FreshSource(reader, lane).find(query, EMPTY)
     assert query.older is None
 
 

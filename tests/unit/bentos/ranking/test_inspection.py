@@ -32,7 +32,7 @@ def inspection(stage: Stage, client: redis.asyncio.Redis, snapshot: RankingSnaps
     lists = KeptLists(client, telemetry)
     recommender = Recommender(
         live,
-        ranking_cascade(client, scoring_pool=None),
+        ranking_cascade(client, lane=None),
         RANKING,
         exposures=lists,
         decisions=KeptDecisions(telemetry),

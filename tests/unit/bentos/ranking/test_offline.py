@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bentos.ranking.offline import Offline, Replayed
+from infra.cascade.lane import Lane
 from infra.contracts.decisions import Decision
 from infra.contracts.errors import ContractViolation, SnapshotNotFound
 from infra.contracts.ids import VersionName
@@ -67,11 +67,12 @@ async def test_stages_that_failed_then_fail_again(own_redis: RedisProcess, tmp_p
         async with place.working("a worker"):
             await place.until_counted()
         await place.boards.refresh(time.time_ns() // 1000)
-        with ThreadPoolExecutor(1) as pool:
-            for late, session in (("retrieval", ["i1"]), ("ranker", ["i1"]), ("", ["i1"]), ("", [])):
-                feed = place.recommender(place.client, late=late, deaf=not late, pool=pool)
-                for user in (f"u{number}" for number in range(0, 120, 7)):
-                    await place.ask(user, feed=feed, n=250, context={"recent_items": session})
+        lane = Lane("scoring")
+        for late, session in (("retrieval", ["i1"]), ("ranker", ["i1"]), ("", ["i1"]), ("", [])):
+            feed = place.recommender(place.client, late=late, deaf=not late, lane=lane)
+            for user in (f"u{number}" for number in range(0, 120, 7)):
+                await place.ask(user, feed=feed, n=250, context={"recent_items": session})
+        lane.close()
         async with no_redis() as away:
             for user in ("u3", "somebody"):
                 await place.ask(user, feed=place.recommender(away), n=30)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -19,8 +19,11 @@ from bentos.ranking.recommender import Recommender
 from bentos.ranking.schema import RecommendReply, RecommendRequest
 from bentos.ranking.telemetry import Telemetry
 from infra.cascade.batch import Outcome
-from infra.cascade.runner import Cascade, Step
+from infra.cascade.lane import Lane
+from infra.cascade.runner import Cascade
+from infra.cascade.steps import Step
 from infra.catalog.applications.ranking import RANKING
+from infra.contracts.decisions import Extent
 from infra.contracts.errors import InvalidRequest, SnapshotNotFound
 from infra.contracts.ids import VersionName
 from infra.resilience.deadline import Deadline
@@ -46,8 +49,8 @@ class Feed:
         live: LiveSnapshots[RankingContent] = LiveSnapshots(client, stage.promotion.store, load_content)
         live.current = snapshot
         self.telemetry = Telemetry("ranking")
-        pool = ThreadPoolExecutor(1)
-        steps = ranking_steps(client, scoring_pool=pool, watchers=(self.telemetry,))
+        lane = Lane("scoring")
+        steps = ranking_steps(client, lane=lane, watchers=(self.telemetry,))
         if patient:
             steps = [replace(step, budget_ms=None) for step in steps]
         self.lists = KeptLists(client, self.telemetry)
@@ -81,7 +84,7 @@ async def test_a_known_user_gets_the_ranker_s_order_of_the_retrieved_items(
     scores = [item.score for item in reply.items]
     assert scores == sorted(scores, reverse=True)
     assert list(reply.stage_ms) == [
-        "retrieval", "consumed", "features", "ranker", "backfill", "diversity", "telemetry", "total",
+        "retrieval", "consumed", "features", "ranker", "backfill", "diversity", "top", "telemetry", "total",
     ]  # fmt: skip
     retrieved = await feed.ask("u3", n=100, details=True)
     places = [int(str(item.reason).split()[1]) for item in retrieved.items]
@@ -282,7 +285,9 @@ class StoppedOnce(Cascade[RankingQuery]):
         self.runs = 0
         self.stopped_ms = 0.0
 
-    async def run(self, query: RankingQuery, deadline: Deadline) -> Outcome:
+    async def run(
+        self, query: RankingQuery, deadline: Deadline, *, extents: Mapping[str, Extent] | None = None
+    ) -> Outcome:
         self.runs += 1
         began_s = time.monotonic()
         while self.runs == 1 and self._live.lease():
@@ -306,7 +311,7 @@ async def test_a_request_that_outlived_the_lease_of_its_snapshot_is_answered_ane
     if leased:
         await live.check()
         assert live.lease()
-    cascade = StoppedOnce([replace(step, budget_ms=None) for step in ranking_steps(client, scoring_pool=None)], live)
+    cascade = StoppedOnce([replace(step, budget_ms=None) for step in ranking_steps(client, lane=None)], live)
     request = RecommendRequest.model_validate({"user_id": "u3", "n": 5})
     telemetry = Telemetry("ranking")
     lists = KeptLists(client, telemetry)

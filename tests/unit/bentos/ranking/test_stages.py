@@ -22,10 +22,10 @@ from bentos.ranking.stages import (
     FeatureHydrator,
     OlderConsumedHydrator,
     PopularSource,
-    RankerScorer,
     RetrievalSource,
     among,
 )
+from bentos.ranking.trees import RankerScorer
 from infra.cascade.batch import EMPTY, Batch
 from infra.catalog.features.ranking import RANKER_FEATURES, ranker_matrix
 from infra.contracts.candidates import MAX_HISTORY, Float32s, Int32s

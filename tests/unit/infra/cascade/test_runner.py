@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from infra.cascade.batch import Batch, Column, Outcome
 from infra.cascade.kinds import Filter, Found, Hydrator, Removal, Scorer, Selector, SideEffect, Source
-from infra.cascade.runner import FAIL, SKIP, USE_PREVIOUS, Cascade, OnFailure, Step
+from infra.cascade.runner import Cascade
+from infra.cascade.steps import FAIL, SKIP, USE_PREVIOUS, OnFailure, Step
 from infra.contracts.candidates import Float32s
 from infra.contracts.errors import ContractViolation, DeadlineExceeded
 from infra.resilience.deadline import Deadline
@@ -188,9 +189,14 @@ def test_the_deadline_cuts_a_budget_and_what_has_none_runs_on() -> None:
         (Best(np.array([3])), "selected rows twice or outside of the 3"),
     ],
 )
-def test_a_stage_that_breaks_its_kinds_contract_raises_whatever_its_policy(stage: object, told: str) -> None:
+def test_a_stage_that_breaks_its_kinds_promise_has_failed(stage: object, told: str) -> None:
+    name = getattr(stage, "name")
+    outcome = run(wired(THREE), wired(stage, on_failure=USE_PREVIOUS, budget_ms=500))
+    assert told in outcome.skipped[name]
+    assert outcome.degraded
+    assert outcome.batch.ids.tolist() == [7, 8, 9]
     with pytest.raises(ContractViolation, match=told):
-        run(wired(THREE), wired(stage, on_failure=SKIP, budget_ms=500))
+        run(wired(THREE), wired(stage, on_failure=FAIL, budget_ms=500))
 
 
 def test_a_stage_without_use_for_a_query_leaves_no_trace() -> None:

@@ -1,0 +1,70 @@
+"""lane: the one thread of a worker for native calls, so that the event loop stays free; who gives up waits no longer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from infra.contracts.errors import DependencyUnavailable
+
+T = TypeVar("T")
+
+
+class LaneBusy(DependencyUnavailable):
+    """A call that its caller has given up still runs; nothing is queued behind it."""
+
+
+class Lane:
+    """Runs calls one after another. A call that was given up before it began is dropped; one that runs cannot be stopped.
+
+    So at most one abandoned call runs at a time: until it ends, the lane refuses others, whose stages fall back at once.
+    abandoned, refused: counted since it was made.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._left: Future[object] | None = None
+        self._queued = 0
+        self.abandoned = 0
+        self.refused = 0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a call would begin at once."""
+        return self._queued == 0
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Its result. Raises what it raises, and LaneBusy."""
+        if self._left is not None:
+            self.refused += 1
+            raise LaneBusy("The native thread is busy with a call that was given up.")
+        future = self._pool.submit(call)
+        self._queued += 1
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if not future.cancelled() and not future.done():
+                self._leave(future)
+            raise
+        finally:
+            self._queued -= 1
+
+    def close(self) -> None:
+        """Let what runs end by itself; drop the rest."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _leave(self, future: Future[object] | Future[T]) -> None:
+        self.abandoned += 1
+        loop = asyncio.get_running_loop()
+        self._left = future  # type: ignore[assignment]
+
+        def ended(_: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._ended)
+
+        future.add_done_callback(ended)
+
+    def _ended(self) -> None:
+        self._left = None

@@ -1,0 +1,108 @@
+"""scoring: how much of a batch a scorer takes on in the time it has, and its scores put back beside those of the other rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic
+
+import numpy as np
+
+from infra.cascade.batch import Batch
+from infra.cascade.costs import StageCost
+from infra.cascade.kinds import AnytimeScorer, Q, Scorer
+from infra.cascade.steps import Step
+from infra.contracts.candidates import Float32s
+from infra.contracts.decisions import Extent
+from infra.contracts.errors import ContractViolation, DeadlineExceeded
+from infra.resilience.deadline import Deadline
+
+_AMPLE = 2.0
+"""Where so many times the predicted time is left, a scorer in parts does them all in one call, which is a little faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """scores: float32 [n], aligned with the batch. done: what was done. lacking: in words what of it was not; empty: nothing.
+
+    share: of the whole model's work on the rows.
+    """
+
+    scores: Float32s
+    done: Extent
+    lacking: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring(Generic[Q]):
+    """One scorer's step, on one query."""
+
+    step: Step[Q]
+    stage: Scorer[Q]
+    query: Q
+    batch: Batch
+
+    @property
+    def rows(self) -> int:
+        """Which it takes where time is plenty."""
+        head = self.step.head
+        return len(self.batch) if head is None else min(len(self.batch), head.most)
+
+    def planned(self, cost: StageCost, left_ms: float) -> Extent:
+        """As many rows as are predicted to fit, and parts where that is not sure. Raises DeadlineExceeded where too few fit."""
+        rows, head = self.rows, self.step.head
+        least = rows if head is None else min(rows, head.least)
+        fitting = cost.size_within(left_ms, most=rows)
+        if isinstance(self.stage, AnytimeScorer):
+            fitting = max(fitting, least)
+            ample = cost.is_known and cost.predict_ms(fitting) * _AMPLE <= left_ms
+            return Extent(fitting, None if ample else self.stage.parts(self.query))
+        if fitting < least:
+            cost.forgive()
+            raise too_slow(self.stage.name, cost, least, left_ms)
+        return Extent(fitting)
+
+    async def run(self, planned: Extent, slot: Deadline) -> Scored:
+        """Score. Raises what the stage raises, ContractViolation, ArithmeticError, DeadlineExceeded where not one part was done."""
+        batch, rows = self.batch, planned.rows
+        order = None if rows >= len(batch) else np.argsort(-batch.scores, kind="stable")
+        head = batch if order is None else batch.take(order[:rows])
+        lacking = [] if rows == self.rows else [f"scored the best {rows:,} of {self.rows:,} rows"]
+        share = 1.0
+        if planned.parts is None or not isinstance(self.stage, AnytimeScorer):
+            done, scores = planned, await self.stage.score(self.query, head)
+        else:
+            partial = await self.stage.score_parts(self.query, head, slot, most=planned.parts)
+            done, scores, parts = Extent(rows, partial.done), partial.scores, self.stage.parts(self.query)
+            if partial.done < 1:
+                raise DeadlineExceeded(f"{self.stage.name} had no time for one of its {parts} parts.")
+            share = partial.done / parts
+            lacking += [] if share == 1.0 else [f"did {partial.done} of {parts} parts"]
+        _check(self.stage, scores, rows)
+        if order is not None:
+            scores = _behind(scores, order, len(batch))
+        return Scored(scores, done, ", ".join(lacking), share)
+
+
+def too_slow(name: str, cost: StageCost, size: int, left_ms: float) -> DeadlineExceeded:
+    """What would not end in time is not started."""
+    return DeadlineExceeded(
+        f"{name} was not started: it has {left_ms:.1f} ms, and {size:,} rows take {cost.predict_ms(size):.1f} ms."
+    )
+
+
+def _check(stage: Scorer[Q], scores: Float32s, rows: int) -> None:
+    if scores.dtype != np.float32 or scores.ndim != 1:
+        raise ContractViolation(f"{stage.name} gave scores {scores.dtype} {scores.shape}; wanted float32 [n].")
+    if len(scores) != rows:
+        raise ContractViolation(f"{stage.name} gave scores with {len(scores)} rows for {rows} candidates.")
+    if not np.isfinite(scores).all():
+        raise ArithmeticError(f"{int((~np.isfinite(scores)).sum())} of {rows} scores are not finite")
+
+
+def _behind(scores: Float32s, order: np.ndarray, n: int) -> Float32s:
+    """float32 [n]: the head's scores, and below the lowest of them the other rows as they were, in steps of one."""
+    out = np.empty(n, np.float32)
+    out[order[: len(scores)]] = scores
+    out[order[len(scores) :]] = scores.min() - np.arange(1, n - len(scores) + 1, dtype=np.float32)
+    return out
