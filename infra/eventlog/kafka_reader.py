@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from infra.contracts.errors import ContractViolation, DependencyUnavailable
 from infra.eventlog.kafka_topic import PATIENCE_S, Topic, unavailable
-from infra.eventlog.protocol import LogLost, Slice
+from infra.eventlog.protocol import LogLost, Slice, Terms
 
 _OPTIONS: dict[str, str | int | bool] = {
     "group.id": "headgate",  # required; no group is joined and nothing committed, for the reader keeps its offsets itself
@@ -41,7 +41,7 @@ class _Shard:
     logged_ms: list[int] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
 
-    def take(self, number: int, count: int) -> Slice:
+    def take(self, number: int, count: int, terms: Terms) -> Slice:
         """Up to `count` records; all that was fetched, and the hole behind it, where it is no more than that."""
         after, offsets, logged_ms, payloads = self.given, self.offsets, self.logged_ms, self.payloads
         if len(offsets) <= count:
@@ -51,7 +51,7 @@ class _Shard:
             self.offsets, self.logged_ms, self.payloads = offsets[count:], logged_ms[count:], payloads[count:]
             offsets, logged_ms, payloads = offsets[:count], logged_ms[:count], payloads[:count]
             self.given = offsets[-1]
-        return Slice(number, after, self.given, offsets, logged_ms, payloads)
+        return Slice(number, after, self.given, offsets, logged_ms, payloads, terms)
 
 
 class ShardReader:
@@ -68,6 +68,7 @@ class ShardReader:
         try:
             if {number: shard.given for number, shard in self._shards.items()} != dict(after):
                 self._begin(after)
+            terms = self._topic.terms()
             if any(len(shard.offsets) < count for shard in self._shards.values()):
                 self._fetch(self._tips(after), count)
         except KafkaException as error:
@@ -76,7 +77,7 @@ class ShardReader:
         except BaseException:
             self.close()  # the next read begins anew, and looks at the log's ends
             raise
-        slices = [shard.take(number, count) for number, shard in self._shards.items()]
+        slices = [shard.take(number, count, terms) for number, shard in self._shards.items()]
         return [found for found in slices if found.upto > found.after]
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec, TopicDescri
 
 from infra.contracts.errors import DependencyUnavailable, OperatorError
 from infra.contracts.events import SHARDS
-from infra.eventlog.protocol import Extent
+from infra.eventlog.protocol import Extent, Term, Terms
 
 PATIENCE_S = 5.0
 """How long one question to the broker may take."""
@@ -32,6 +32,9 @@ _MOVING = (
 """What is said for a moment after a topic was made, or its leader changed."""
 
 _POLL_S = 0.05
+_DESCRIBE_EVERY_S = 1.0
+_NO_ID = "A" * 22
+"""What a broker tells that knows no ids: 16 bytes of 0."""
 
 
 class Topic:
@@ -42,6 +45,8 @@ class Topic:
         self.name = name
         self._config = config
         self._client: AdminClient | None = None
+        self._terms: Terms = ()
+        self._described_at_s = float("-inf")
 
     def require(self) -> None:
         """Make it where it is absent. Raises OperatorError where it has another number of partitions; DependencyUnavailable."""
@@ -61,7 +66,15 @@ class Topic:
         """What each shard holds; what a transaction has not yet committed is not there yet."""
         earliest = self._list(shards, OffsetSpec.earliest())
         latest = self._list(shards, OffsetSpec.latest())
-        return {shard: Extent(earliest[shard] + 1, latest[shard]) for shard in shards}
+        terms = self.terms()
+        return {shard: Extent(earliest[shard] + 1, latest[shard], terms) for shard in shards}
+
+    def terms(self) -> Terms:
+        """The topic's id, which a topic of the same name that is made anew does not have; as of the last second. Empty where the
+        broker tells none (before Kafka 2.8)."""
+        if time.monotonic() - self._described_at_s > _DESCRIBE_EVERY_S:
+            self._partitions()
+        return self._terms
 
     def tips(self, shards: Sequence[int]) -> dict[int, int]:
         """The extents' tips alone: half the questions."""
@@ -100,7 +113,7 @@ class Topic:
             time.sleep(_POLL_S)
 
     def _partitions(self) -> int:
-        """How many it has; 0 where there is no such topic."""
+        """How many it has; 0 where there is no such topic. Notes its id."""
         asked = self._admin().describe_topics(TopicCollection([self.name]), request_timeout=PATIENCE_S)[self.name]
         try:
             found: TopicDescription = asked.result()
@@ -108,6 +121,9 @@ class Topic:
             if error.args[0].code() in _ABSENT:
                 return 0
             raise unavailable("does not answer", error) from error
+        name = str(found.topic_id)
+        self._terms = () if name == _NO_ID else (Term(name, 1),)
+        self._described_at_s = time.monotonic()
         return len(found.partitions)
 
     def _make(self) -> None:

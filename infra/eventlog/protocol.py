@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from infra.contracts.errors import OperatorError
 from infra.contracts.events import Record
@@ -25,12 +25,24 @@ class Appended:
     duplicate: bool
 
 
+class Term(NamedTuple):
+    """A part of a shard's life (see `terms`): its name, never used twice, and its first offset."""
+
+    id: str
+    first: int
+
+
+Terms = tuple[Term, ...]
+"""Of one shard, oldest first; the last is the one that it is in. Empty where the log tells none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slice:
     """Records of one shard as they are read back, offsets rising.
 
     after, upto: the slice holds all records with after < offset <= upto. offsets, logged_ms, payloads: aligned, one entry a
     record; logged_ms: when the log took it, Unix milliseconds by the log's clock; payloads: as `records.encode` made them.
+    terms: the shard's when it was read.
     """
 
     shard: int
@@ -39,6 +51,7 @@ class Slice:
     offsets: Sequence[int]
     logged_ms: Sequence[int]
     payloads: Sequence[bytes]
+    terms: Terms = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,7 @@ class Extent:
 
     first: int
     tip: int
+    terms: Terms = field(default=(), compare=False)
 
 
 class EventLog(Protocol):

@@ -31,10 +31,10 @@ async def executed(client: redis.asyncio.Redis, build: Callable[[Any], None], *s
     Raises what redis-py raises.
     """
     try:
-        return await _once(client, build)
+        return await once(client, build)
     except NoScriptError:
         await taught(client, *scripts)
-        return await _once(client, build)
+        return await once(client, build)
 
 
 async def taught(client: redis.asyncio.Redis, *scripts: Script) -> None:
@@ -43,7 +43,8 @@ async def taught(client: redis.asyncio.Redis, *scripts: Script) -> None:
         await client.script_load(script.text)
 
 
-async def _once(client: redis.asyncio.Redis, build: Callable[[Any], None]) -> list[Any]:
+async def once(client: redis.asyncio.Redis, build: Callable[[Any], None]) -> list[Any]:
+    """The same, once. Raises NoScriptError where the server does not know one."""
     pipe = client.pipeline(transaction=False)
     build(pipe)
     return await pipe.execute()

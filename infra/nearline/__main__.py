@@ -23,12 +23,16 @@ from infra.contracts.errors import InvalidRequest
 from infra.contracts.events import SHARDS
 from infra.contracts.features import FeaturePlan
 from infra.contracts.ids import ApplicationName, check_id
+from infra.eventlog.decisions import RedisDecisionLog
 from infra.eventlog.protocol import EventLog
 from infra.nearline import looking, losses, running
 from infra.nearline.archive import Archiver, archive_of
 from infra.nearline.moments import microseconds, moment_or_none
 from infra.nearline.opening import open_log
 from infra.nearline.state import StateStore
+from infra.nearline.state_terms import StateTerms
+from infra.nearline.trimming import Consumers
+from infra.snapshots import keys
 from infra.snapshots.connection import serving_client
 from infra.snapshots.shell import JsonOnly, result_for_machines, say
 from infra.snapshots.storage import Storage
@@ -66,13 +70,14 @@ def run(
 
 @app.command()
 def status(*, application: Application = "ranking", json: JsonOnly = False) -> None:
-    """How far each shard's log is counted and archived, and by whom."""
+    """How far each shard's log is counted and archived, and by whom; how many answers were dropped before they were archived."""
 
-    async def ask() -> list[looking.ShardStatus]:
-        async with _opened(application) as scene:
-            return await looking.status(scene.log, scene.client, scene.application, scene.archive)
+    async def ask() -> tuple[list[looking.ShardStatus], int]:
+        async with _opened(application) as scene, _answers(scene.application) as answers:
+            dropped = await looking.dropped_decisions(answers, scene.archive)
+            return await looking.status(scene.log, scene.client, scene.application, scene.archive), dropped
 
-    shards = asyncio.run(ask())
+    shards, dropped = asyncio.run(ask())
     if not json:
         names = ("shard", "tip", "counted", "lag", "archived", "worker")
         table = Table(box=None, padding=(0, 2, 0, 0))
@@ -89,8 +94,15 @@ def status(*, application: Application = "ranking", json: JsonOnly = False) -> N
                 f'Run: python -m infra.nearline skip --shard {row.shard} --reason "why"',
                 json=json,
             )
+    if dropped:
+        say(f"{dropped:,} answers were dropped before they were archived. See HEADGATE_DECISIONS_KEPT.", json=json)
     lag = sum(row.lag for row in shards)
-    fields = {"application": application, "lag": lag, "shards": [asdict(row) for row in shards]}
+    fields = {
+        "application": application,
+        "lag": lag,
+        "decisions_dropped": dropped,
+        "shards": [asdict(row) for row in shards],
+    }
     result_for_machines(fields, wanted=json)
 
 
@@ -181,6 +193,38 @@ def archive(*, application: Application = "ranking", json: JsonOnly = False) -> 
     console.result({"application": application, "records": records, "archived": ends})
 
 
+@app.command()
+def consumers(*, application: Application = "ranking", json: JsonOnly = False) -> None:
+    """Who reads the log besides worker and archive, and how far behind each is: what they have yet to read is not trimmed."""
+
+    async def ask() -> dict[str, int]:
+        async with _opened(application) as scene:
+            return await Consumers(scene.client, scene.application).lags(scene.log)
+
+    found = asyncio.run(ask())
+    for name, lag in found.items():
+        say(f"{name}: {lag:,} records behind", json=json)
+    result_for_machines({"application": application, "consumers": found}, wanted=json)
+
+
+@app.command()
+def forget(
+    name: Annotated[str, typer.Argument(help="as `consumers` shows it")],
+    *,
+    application: Application = "ranking",
+    json: JsonOnly = False,
+) -> None:
+    """Forget a reader that is gone for good: it holds up the trimming no more, and finds records lost if it comes back."""
+
+    async def do() -> None:
+        async with _opened(application) as scene:
+            await Consumers(scene.client, scene.application).forget(name)
+
+    asyncio.run(do())
+    say(f"{name} is forgotten", json=json)
+    console.result({"application": application, "forgotten": name})
+
+
 @dataclass(frozen=True, slots=True)
 class _Scene:
     """What the commands look at. log_client: of the Redis that holds the log, None where Kafka does."""
@@ -196,7 +240,10 @@ class _Scene:
     @property
     def loss(self) -> losses.Scene:
         store = StateStore(self.client, self.application, self.plan)
-        return losses.Scene(self.application, self.log, store, self.archive, self.plan, self.horizon, self.log_client)
+        terms = StateTerms(self.client, self.application)
+        return losses.Scene(
+            self.application, self.log, store, terms, self.archive, self.plan, self.horizon, self.log_client
+        )
 
 
 @asynccontextmanager
@@ -213,6 +260,17 @@ async def _opened(application: str) -> AsyncIterator[_Scene]:
         await client.aclose()
         if log_client is not None:
             await log_client.aclose()
+
+
+@asynccontextmanager
+async def _answers(application: ApplicationName) -> AsyncIterator[RedisDecisionLog]:
+    """The log of answers, which is in Redis wherever that of events is."""
+    chosen = settings()
+    client = _client(chosen.log_redis_url.get_secret_value())
+    try:
+        yield RedisDecisionLog(client, keys.decision_log(application), kept=chosen.decisions_kept)
+    finally:
+        await client.aclose()
 
 
 def _client(url: str) -> redis.asyncio.Redis:

@@ -3,7 +3,8 @@
 A file holds one stretch of one shard and is called by it: `shard=07/000000000001-000000000400.parquet` holds all records with
 1 <= offset <= 400. The names alone say where the archive ends. Files never change and appear whole or not at all. Two archivers
 may write stretches that overlap; whoever reads takes each offset once. A stretch that was lost before it was archived is a
-file without rows, called `...-....lost.parquet`, so that a loss is never taken for silence.
+file without rows, called `...-....lost.parquet`, so that a loss is never taken for silence. A file's footer says in which of the
+log's terms its last record was read (`eventlog.terms`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from infra.contracts.events import SHARDS
 from infra.contracts.ids import ApplicationName
 from infra.eventlog import records as wire
 from infra.eventlog.protocol import EventLog, Slice
+from infra.eventlog.terms import Read, require_same
 from infra.resilience.complaints import Complaints
 from infra.snapshots.storage import Storage
 
@@ -53,6 +55,7 @@ _NAME = re.compile(r"(\d{12})-(\d{12})(\.lost)?\.parquet")
 _PAGE = 2_000
 _LOOK_EVERY_S = 0.5
 _ENCODED = ["kind", "event_type"]
+_TERM = b"term"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,17 @@ def end_of(archive: Storage, shard: int) -> int:
     """The offset up to which the archive has the shard, 0: nothing of it."""
     found = stretches(archive, shard)
     return found[-1].upto if found else 0
+
+
+def read_upto(archive: Storage, shard: int) -> Read:
+    """How far the archive has the shard, and in which term its last record was read; a loss is of no term."""
+    found = stretches(archive, shard)
+    for stretch in reversed(found):
+        if not stretch.lost:
+            with archive.open(stretch.path) as file:
+                said = pq.read_schema(file).metadata or {}
+            return Read(found[-1].upto, said.get(_TERM, b"").decode())
+    return Read(found[-1].upto if found else 0, "")
 
 
 def stretches_since(archive: Storage, shard: int, since: datetime, *, horizon: int) -> list[Stretch]:
@@ -169,13 +183,14 @@ class Archiver:
         self._records = records
         self._seconds = seconds
         self._waiting_since_s: dict[int, float] = {}
+        self._terms: dict[int, str] = {}
         self._complaints = Complaints(_log)
         self.ends: dict[int, int] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Archive until `stop` is set. Waits while the log or the store is away.
 
-        Raises LogLost where the log no longer has what is to be archived.
+        Raises LogLost where the log no longer has what is to be archived, or what is.
         """
         while not stop.is_set():
             try:
@@ -207,7 +222,7 @@ class Archiver:
 
     async def catch_up(self, shard: int, tip: int) -> int:
         """Write a shard up to the tip, a file each `records`, from where the archive ends now, whoever wrote that."""
-        self.ends[shard] = await asyncio.to_thread(end_of, self._archive, shard)
+        self.ends[shard], self._terms[shard] = await asyncio.to_thread(read_upto, self._archive, shard)
         written = 0
         while self.ends[shard] != tip:
             pages = await self._read(shard)
@@ -227,12 +242,14 @@ class Archiver:
             found = await self._log.read({shard: after}, count=min(_PAGE, self._records - rows))
             if not found:
                 break
+            self._terms[shard] = require_same(shard, found[0].terms, Read(after, self._terms[shard]))
             pages += found
             after, rows = found[0].upto, rows + len(found[0].payloads)
         return pages
 
     def _write(self, shard: int, pages: Sequence[Slice]) -> int:
         table = pa.concat_tables(_table(page) for page in pages)
+        table = table.replace_schema_metadata({_TERM: self._terms[shard]})
         self._archive.create(_path(shard, pages[0].after, pages[-1].upto), _parquet(table))
         return cast(int, table.num_rows)
 

@@ -3,7 +3,8 @@
 A file holds one stretch of the log and is called by it, below the day of its first answer (UTC):
 `decisions/day=2026-11-25/1795600000000-000000_1795600059000-000003.parquet` holds all entries between these two positions. Files
 never change and appear whole or not at all. Two archivers may write stretches that overlap; whoever reads takes each position
-once. Within a file rows go by request id, so that a search for one reads the footer and one row group's ids of each file.
+once. Within a file rows go by request id, so that a search for one reads the footer and one row group's ids of each file. The
+footer also says how many answers were dropped by the log before they could be archived.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 
 from infra.contracts.errors import ContractViolation, DependencyUnavailable
 from infra.eventlog.decisions import BEGINNING, LoggedDecision, RedisDecisionLog
+from infra.nearline.decision_numbers import NOTHING, Tally
 from infra.resilience.complaints import Complaints
 from infra.snapshots.storage import Storage
 
@@ -94,14 +96,29 @@ def spans(archive: Storage, *, since: datetime | None = None, until: datetime | 
 
 def end_of(archive: Storage) -> str:
     """The position up to which the archive has the log; BEGINNING where it has nothing."""
+    newest = _newest(archive)
+    return newest[0] if newest is not None else BEGINNING
+
+
+def tally_of(archive: Storage) -> Tally:
+    """Up to which number the archive has the log, and how many answers it lacks."""
+    newest = _newest(archive)
+    if newest is None:
+        return NOTHING
+    with archive.open(newest[1]) as file:
+        return Tally.of(pq.read_schema(file).metadata or {})
+
+
+def _newest(archive: Storage) -> tuple[str, str] | None:
+    """The position of the archive's last entry, and the file that holds it."""
     for folder in reversed(
         _days(archive)
     ):  # a file of an earlier day ends before the day after its own begins to be written
-        lasts = [match[2] for name in archive.names(folder) if (match := _NAME.fullmatch(name))]
+        lasts = [(place_of(match[2]), name) for name in archive.names(folder) if (match := _NAME.fullmatch(name))]
         if lasts:
-            milliseconds, number = max(map(place_of, lasts))
-            return f"{milliseconds}-{number}"
-    return BEGINNING
+            (milliseconds, number), name = max(lasts)
+            return f"{milliseconds}-{number}", f"{folder}/{name}"
+    return None
 
 
 def read_decisions(
@@ -209,7 +226,16 @@ class DecisionArchiver:
         end = place_of(end_of(self._archive))
         fresh = [entry for entry in self._held if place_of(entry.position) > end]
         if fresh:
-            self._archive.create(_path(fresh), _parquet(fresh))
+            known = tally_of(self._archive)
+            tally = known.after(entry.number for entry in fresh)
+            self._archive.create(_path(fresh), _parquet(fresh, tally))
+            if lacking := tally.dropped - known.dropped:
+                _log.error(
+                    "DROPPED: the log kept too few answers: %d are gone that were not archived, %d in all. "
+                    "Raise HEADGATE_DECISIONS_KEPT, or see why they are archived late.",
+                    lacking,
+                    tally.dropped,
+                )
         self._end = self._held[-1].position if fresh else end_of(self._archive)
         self._held = []
         return len(fresh)
@@ -228,9 +254,9 @@ def _may_hold(parquet: pq.ParquetFile, group: int, request_id: str) -> bool:
     return bool(statistics.min <= request_id <= statistics.max)
 
 
-def _parquet(entries: Sequence[LoggedDecision]) -> bytes:
+def _parquet(entries: Sequence[LoggedDecision], tally: Tally = NOTHING) -> bytes:
     rows = sorted((_row(entry) for entry in entries), key=lambda row: str(row["request_id"]))
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    table = pa.Table.from_pylist(rows, schema=SCHEMA).replace_schema_metadata(tally.metadata)
     content = io.BytesIO()
     pq.write_table(table, content, compression="zstd", use_dictionary=_ENCODED, row_group_size=_ROW_GROUP)
     return content.getvalue()

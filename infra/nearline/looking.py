@@ -15,9 +15,13 @@ from infra.contracts.errors import DependencyUnavailable
 from infra.contracts.events import SHARDS, shard_of
 from infra.contracts.features import FeaturePlan, FeatureValue
 from infra.contracts.ids import ApplicationName
+from infra.eventlog.decisions import RedisDecisionLog
 from infra.eventlog.protocol import EventLog
 from infra.eventlog.scripts import executed
-from infra.nearline.archive import end_of
+from infra.eventlog.terms import Read, may_read_on
+from infra.nearline.archive import read_upto
+from infra.nearline.decision_archive import end_of as decisions_end
+from infra.nearline.decision_archive import tally_of
 from infra.nearline.pending import READ, PendingRecords
 from infra.nearline.state import StateStore, state_of
 from infra.snapshots import keys
@@ -30,7 +34,7 @@ _READ = 500
 @dataclass(frozen=True, slots=True)
 class ShardStatus:
     """One shard's standing. first, tip: what the log holds; lag: records that are not counted yet; owner: "" where none is;
-    is_lost: the log lacks records that are to be counted or archived: see `losses`."""
+    is_lost: the log lacks records that are to be counted or archived, or that are: see `losses`."""
 
     shard: int
     first: int
@@ -69,20 +73,28 @@ async def status(
     pipe = client.pipeline(transaction=False)
     pipe.time()
     for shard in range(SHARDS):
-        pipe.hmget(keys.nearline_position(application, shard), ["owner", "until", "epoch", "offset"])
+        pipe.hmget(keys.nearline_position(application, shard), ["owner", "until", "epoch", "offset", "term"])
     (seconds, us), *held = await _answered(pipe.execute())
-    ends = [await asyncio.to_thread(end_of, archive, shard) for shard in range(SHARDS)]
+    ends = [await asyncio.to_thread(read_upto, archive, shard) for shard in range(SHARDS)]
     extents = await log.extents(range(SHARDS))  # last: what the others have reached lies within it
     out = []
-    for shard, (owner, until, epoch, offset) in enumerate(held):
-        archived = ends[shard]
+    for shard, (owner, until, epoch, offset, term) in enumerate(held):
+        archived = ends[shard].offset
         applied, extent = int(offset or 0), extents[shard]
         holds = owner is not None and int(until) > seconds * 1000 + us // 1000
         name = owner.decode() if holds else ""
-        is_lost = not all(extent.first - 1 <= end <= extent.tip for end in (applied, archived))
+        reads = (Read(applied, (term or b"").decode()), ends[shard])
+        is_lost = any(not may_read_on(extent, read) for read in reads)
         lag = max(extent.tip - applied, 0)
         out.append(ShardStatus(shard, extent.first, extent.tip, applied, archived, lag, name, int(epoch or 0), is_lost))
     return out
+
+
+async def dropped_decisions(log: RedisDecisionLog, archive: Storage) -> int:
+    """How many answers their log dropped before they were archived, since the archive began. Raises DependencyUnavailable."""
+    tally, end = await asyncio.to_thread(lambda: (tally_of(archive), decisions_end(archive)))
+    waiting = await log.read(after=end, count=1)
+    return tally.after(entry.number for entry in waiting).dropped
 
 
 async def digests(client: redis.asyncio.Redis, application: ApplicationName, plan: FeaturePlan, now_us: int) -> Digests:

@@ -5,27 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import cast
 
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from infra.contracts.errors import DependencyUnavailable, InvalidRequest, OperatorError
 from infra.contracts.features import FeaturePlan
 from infra.contracts.ids import ApplicationName
 from infra.eventlog.protocol import EventLog, Extent
+from infra.eventlog.terms import Read, holds_upto, may_read_on
 from infra.nearline.applying import apply_all, apply_one
-from infra.nearline.archive import Archiver, end_of, read_archive, write_lost
+from infra.nearline.archive import Archiver, read_archive, read_upto, write_lost
 from infra.nearline.counting import Horizon
+from infra.nearline.resuming import move, seen_before
 from infra.nearline.state import Changes, Claim, StateStore
+from infra.nearline.state_terms import StateTerms
 from infra.nearline.worker import PAGE
-from infra.snapshots import keys
 from infra.snapshots.storage import Storage
-
-_RAISE_TIP = """#!lua
-if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
-return tonumber(redis.call('GET', KEYS[1]))
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +41,7 @@ class Scene:
     application: ApplicationName
     log: EventLog
     store: StateStore
+    terms: StateTerms
     archive: Storage
     plan: FeaturePlan
     horizon: int
@@ -55,9 +51,10 @@ class Scene:
 async def skip(scene: Scene, shard: int, *, owner: str, reason: str) -> Skipped:
     """Move state and archive past what the log lost. What the archive has and the state has not is counted from there first.
 
-    A log that ends before what was read (Redis came back with less than it had acknowledged) goes on behind that: an offset is
-    never used twice. Raises InvalidRequest where nothing is lost, OperatorError where a worker holds the shard or Kafka's topic
-    was made anew, DependencyUnavailable. Stopped half way, it may be run again.
+    A log that no longer has what was read (Redis came back with less than it had acknowledged, and may have grown since) goes on
+    behind that, with all that it took since: an offset is never used twice. Raises InvalidRequest where nothing is lost,
+    OperatorError where a worker holds the shard, where Kafka's topic was made anew, or where state and archive have read on in
+    different histories; DependencyUnavailable. Stopped half way, it may be run again.
     """
     if not reason.strip():
         raise InvalidRequest("The reason is empty; wanted a few words for the records.", mend="Use --reason '...'")
@@ -76,16 +73,18 @@ async def skip(scene: Scene, shard: int, *, owner: str, reason: str) -> Skipped:
 async def _skip(scene: Scene, claim: Claim, reason: str) -> Skipped:
     shard, before = claim.shard, claim.offset
     extent = (await scene.log.extents([shard]))[shard]
-    archived = await asyncio.to_thread(end_of, scene.archive, shard)
-    if all(extent.first - 1 <= offset <= extent.tip for offset in (before, archived)):
+    (term,) = await scene.terms.of([shard])
+    archive = await asyncio.to_thread(read_upto, scene.archive, shard)
+    state, archive = Read(before, term or archive.term), Read(archive.offset, archive.term or term)
+    if may_read_on(extent, state) and may_read_on(extent, archive):
         raise InvalidRequest(
             f"Shard {shard} has lost nothing: the log holds {extent.first} to {extent.tip}, counted are {before}, "
-            f"archived {archived}."
+            f"archived {archive.offset}."
         )
-    target = extent.first - 1
-    if max(before, archived) > extent.tip:
+    target, archived = extent.first - 1, archive.offset
+    if any(read.offset > holds_upto(extent.terms, read.term, extent.tip) for read in (state, archive)):
+        archived = await _go_on_behind(scene, shard, extent, (state, archive), reason)
         target = max(before, archived)
-        archived = await _go_on_behind(scene, shard, extent, target, reason)
     from_archive = 0
     if before < archived:
         pieces = list(read_archive(scene.archive, shard, after=before, upto=archived))
@@ -100,30 +99,47 @@ async def _skip(scene: Scene, claim: Claim, reason: str) -> Skipped:
     return Skipped(shard, before, claim.offset, from_archive, lost)
 
 
-async def _go_on_behind(scene: Scene, shard: int, extent: Extent, offset: int, reason: str) -> int:
-    """Archive what the log still has, empty it, and let its next record come behind `offset`. Returns the archive's end."""
+async def _go_on_behind(scene: Scene, shard: int, extent: Extent, reads: tuple[Read, Read], reason: str) -> int:
+    """Archive what the log still has of what was read, and let all that it took since come behind. Returns the archive's end."""
+    state, archive = reads
+    uptos = [holds_upto(extent.terms, read.term, extent.tip) for read in reads]
+    kept = min(upto for read, upto in zip(reads, uptos, strict=True) if read.offset > upto)
     if scene.log_client is None:
         raise OperatorError(
-            f"Shard {shard} of the topic ends at {extent.tip}; it was read up to {offset} before: the topic was made anew, "
-            "and its offsets would be used twice.",
+            f"Shard {shard} of the topic ends at {extent.tip}; it was read up to {max(state.offset, archive.offset)} before: the "
+            "topic was made anew, and its offsets would be used twice.",
             mend="Bring the topic back, or begin with an empty archive and an empty state.",
         )
-    archived = await asyncio.to_thread(end_of, scene.archive, shard)
-    if archived < extent.first - 1:
-        write_lost(scene.archive, shard, after=archived, upto=extent.first - 1, reason=reason)
-    if archived < extent.tip:
-        archiver = Archiver(scene.log, scene.archive, records=PAGE, seconds=1)
-        await archiver.catch_up(shard, extent.tip)
-        archived = archiver.ends[shard]
-    await scene.log.trim(shard, upto=extent.tip)  # first: a log whose offsets have a hole inside cannot be read
-    await raise_tip(scene.log_client, scene.application, shard, offset)
+    if any(min(read.offset, upto) > kept for read, upto in zip(reads, uptos, strict=True)):
+        raise OperatorError(
+            f"Shard {shard} of the log is another one beyond {kept}. State (up to {state.offset}) and archive (up to "
+            f"{archive.offset}) differ in what they read there.",
+            mend=f"The archive stays: stop the workers, delete the keys hg:{{{scene.application}.*}}:state:* and :position, "
+            "then run: python -m spark_jobs.nearline replay --restore",
+        )
+    archived = await _archived_upto(scene, shard, extent, archive.offset, kept, reason)
+    seen = await asyncio.to_thread(seen_before, scene.archive, shard, upto=archived, horizon=scene.horizon)
+    term = (await asyncio.to_thread(read_upto, scene.archive, shard)).term
+    await move(
+        scene.log_client,
+        scene.application,
+        shard,
+        since=kept + 1,
+        behind=max(state.offset, archived),
+        horizon=scene.horizon,
+        seen=seen,
+        terms=(state.term, archive.term, term),
+    )
     return archived
 
 
-async def raise_tip(client: redis.asyncio.Redis, application: ApplicationName, shard: int, offset: int) -> int:
-    """The next record of a log in Redis gets an offset beyond this one. Returns the tip. Raises DependencyUnavailable."""
-    script = client.register_script(_RAISE_TIP)
-    try:
-        return cast(int, await script(keys=[keys.event_log_tip(application, shard)], args=[offset]))
-    except (RedisError, OSError, TimeoutError) as error:
-        raise DependencyUnavailable(f"Redis did not answer: {type(error).__name__}: {error}.") from error
+async def _archived_upto(scene: Scene, shard: int, extent: Extent, archived: int, upto: int, reason: str) -> int:
+    """Archive what the log has up to an offset; what it has not is lost. Returns the archive's end."""
+    if archived < (lost := min(extent.first - 1, upto)):
+        write_lost(scene.archive, shard, after=archived, upto=lost, reason=reason)
+        archived = lost
+    while archived < upto:
+        archiver = Archiver(scene.log, scene.archive, records=min(PAGE, upto - archived), seconds=1)
+        await archiver.catch_up(shard, min(archived + PAGE, upto))
+        archived = archiver.ends[shard]
+    return archived

@@ -16,6 +16,7 @@ def stream_layout(application: ApplicationName, *, horizon: int) -> StreamLayout
     return StreamLayout(
         stream=lambda shard: keys.event_log(application, shard),
         tip=lambda shard: keys.event_log_tip(application, shard),
+        terms=lambda shard: keys.event_log_terms(application, shard),
         seen=lambda shard, half: keys.event_log_seen(application, shard, half),
         horizon=horizon,
     )

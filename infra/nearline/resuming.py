@@ -1,8 +1,9 @@
-"""resuming: a log in Redis that came back without its memory goes on behind the archive, so that no offset is used twice."""
+"""resuming: a log in Redis that came back without its memory goes on behind what was read of it: no offset is used twice."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import redis.asyncio
@@ -12,18 +13,18 @@ from infra.contracts.errors import DependencyUnavailable
 from infra.contracts.ids import ApplicationName
 from infra.eventlog import records as wire
 from infra.eventlog.protocol import EventLog, Extent
-from infra.nearline.archive import read_archive
+from infra.eventlog.redis_streams import new_term
+from infra.eventlog.terms import holds_upto
+from infra.nearline.archive import read_archive, read_upto
 from infra.nearline.counting import Horizon
-from infra.nearline.losses import raise_tip
 from infra.snapshots import keys
 from infra.snapshots.storage import Storage
 
 _MOVE = """#!lua
 local horizon, tip = tonumber(ARGV[1]), tonumber(ARGV[2])
-if tonumber(redis.call('GET', KEYS[2]) or '0') >= tip then return 0 end
-local entries = redis.call('XRANGE', KEYS[1], '-', '+')
+local entries = redis.call('XRANGE', KEYS[1], ARGV[3], '+')
 redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4])
-for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[3 + math.floor(ARGV[i + 1] / horizon) % 2], ARGV[i], ARGV[i + 1]) end
+for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[3 + math.floor(ARGV[i + 1] / horizon) % 2], ARGV[i], ARGV[i + 1]) end
 local moved = 0
 for _, entry in ipairs(entries) do
   local record = cjson.decode(entry[2][2])
@@ -40,6 +41,7 @@ for _, entry in ipairs(entries) do
   end
 end
 redis.call('SET', KEYS[2], string.format('%.0f', tip))
+redis.call('SET', KEYS[5], ARGV[4])
 return moved
 """
 # As the log's own append does it, in one call: services append all the while.
@@ -58,24 +60,48 @@ async def resume(
     """Let the shard's next record come behind `upto`, the archive's end; what was sent twice since is found as before.
 
     Records that came since the loss move behind it; records that the log still has from before it go, for the archive has them.
-    Returns how many moved. A log that reaches as far is left alone. Raises DependencyUnavailable.
+    Returns how many moved. A log that has what is archived is left alone. Raises DependencyUnavailable.
     """
     extent = (await log.extents([shard]))[shard]
-    if extent.tip >= upto:
+    term = (await asyncio.to_thread(read_upto, archive, shard)).term
+    kept = holds_upto(extent.terms, term, extent.tip)
+    if kept >= upto:
         return 0
-    if await _is_older(log, archive, shard, extent):
-        await log.trim(shard, upto=extent.tip)
-        await raise_tip(client, application, shard, upto)
-        return 0
+    if not term and not await _is_older(log, archive, shard, extent):
+        kept = 0
     halves = await asyncio.to_thread(seen_before, archive, shard, upto=upto, horizon=horizon)
+    return await move(
+        client, application, shard, since=kept + 1, behind=upto, horizon=horizon, seen=halves, terms=[term]
+    )
+
+
+async def move(
+    client: redis.asyncio.Redis,
+    application: ApplicationName,
+    shard: int,
+    *,
+    since: int,
+    behind: int,
+    horizon: int,
+    seen: Sequence[Mapping[str, int]],
+    terms: Iterable[str],
+) -> int:
+    """The records from the offset `since` on go behind `behind`, and so does all that comes; those before it are dropped.
+
+    seen: the duplicate keys of before, in two halves. terms: those in which somebody has read up to `behind`; the log has them
+    from then on as if it had them whole. Returns how many moved. Run again, it does the same. Raises DependencyUnavailable.
+    """
     names = [
         keys.event_log(application, shard),
         keys.event_log_tip(application, shard),
         *(keys.event_log_seen(application, shard, half) for half in (0, 1)),
+        keys.event_log_terms(application, shard),
     ]
-    seen = [part for half in halves for pair in half.items() for part in pair]
+    known = " ".join([*(f"{term}:1" for term in set(terms) if term), f"{new_term()}:{behind + 1}"])
+    pairs = [part for half in seen for pair in half.items() for part in pair]
     try:
-        return cast(int, await client.register_script(_MOVE)(keys=names, args=[horizon, upto, *seen]))
+        args = [horizon, behind, f"{since}-0", known, *pairs]
+        return cast(int, await client.register_script(_MOVE)(keys=names, args=args))
     except (RedisError, OSError, TimeoutError) as error:
         raise DependencyUnavailable(f"Redis did not answer: {type(error).__name__}: {error}.") from error
 

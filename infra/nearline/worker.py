@@ -12,15 +12,16 @@ from itertools import islice
 
 from infra.contracts.errors import DependencyUnavailable
 from infra.contracts.features import BOARD, FeaturePlan
-from infra.eventlog.protocol import EventLog, Slice
+from infra.eventlog.protocol import EventLog, Slice, Terms
 from infra.nearline.counting import Horizon, counted, counted_once, within_one_half
 from infra.nearline.members import Members
 from infra.nearline.state import Changes, Claim, Fenced, StateStore
+from infra.nearline.state_terms import StateTerms
 from infra.resilience.complaints import Complaints
 
 _log = logging.getLogger("headgate.nearline")
 
-PAGE = 400
+PAGE = 800
 """Records of a shard that are read and applied at a time: an apply of so many holds Redis for about a millisecond."""
 
 _IDLE_S = 0.005
@@ -55,6 +56,7 @@ class Worker:
         plan: FeaturePlan,
         members: Members,
         *,
+        terms: StateTerms,
         name: str,
         horizon: int,
         page: int = PAGE,
@@ -64,11 +66,13 @@ class Worker:
         self._store = store
         self._plan = plan
         self._members = members
+        self._terms = terms
         self._name = name
         self._horizon = Horizon(horizon)
         self._page = page
         self._claims: dict[int, Claim] = {}
         self._read_upto: dict[int, int] = {}
+        self._terms_read: dict[int, Terms] = {}
         self._stale: dict[int, dict[tuple[str, str], list[str | int]]] = {}
         self._touched: dict[int, list[tuple[str, str]]] = {}
         self._shared_at_s = self._cleaned_at_s = float("-inf")
@@ -114,7 +118,9 @@ class Worker:
                 if reading is None:
                     reading = self._begin_reading()
                 slices, reading = await reading, None
-                slices = [piece for piece in slices if self._read_upto.get(piece.shard) == piece.after]
+                slices = self._wanted(slices)
+                if any(self._terms_read.get(piece.shard) != piece.terms for piece in slices):
+                    slices = await self._of_the_same_log(slices)
                 if not slices:
                     break
                 busy = True
@@ -140,6 +146,17 @@ class Worker:
                     with contextlib.suppress(asyncio.CancelledError, Exception):
                         await task
         return busy
+
+    def _wanted(self, slices: Sequence[Slice]) -> list[Slice]:
+        """Without those of shards that were lost or claimed anew meanwhile."""
+        return [piece for piece in slices if self._read_upto.get(piece.shard) == piece.after]
+
+    async def _of_the_same_log(self, slices: Sequence[Slice]) -> list[Slice]:
+        """The slices, once it is seen of those that are new here, or in a new term, that they follow on what was counted."""
+        new = [piece for piece in slices if self._terms_read.get(piece.shard) != piece.terms]
+        await self._terms.go_on([(piece, self._claims[piece.shard]) for piece in new])
+        self._terms_read |= {piece.shard: piece.terms for piece in new}
+        return self._wanted(slices)
 
     def _begin_reading(self) -> asyncio.Task[list[Slice]]:
         return asyncio.create_task(self._log.read(dict(self._read_upto), count=self._page))
@@ -183,11 +200,13 @@ class Worker:
         _log.warning("FENCED: %s It is left to the other.", fenced)
         self._claims.pop(shard, None)
         self._read_upto.pop(shard, None)
+        self._terms_read.pop(shard, None)
 
     def _forget(self) -> None:
         """After a failure it is not known what was applied: the next claim of each shard says."""
         self._claims.clear()
         self._read_upto.clear()
+        self._terms_read.clear()
         self._shared_at_s = float("-inf")
 
     async def _take_share(self) -> None:
@@ -199,6 +218,7 @@ class Worker:
             for claim in surplus:
                 self._claims.pop(claim.shard)
                 self._read_upto.pop(claim.shard)
+                self._terms_read.pop(claim.shard, None)
         held = list(self._claims.values())
         for claim, kept in zip(held, await self._store.renew(held) if held else [], strict=True):
             if not kept:

@@ -89,6 +89,11 @@ def event_log_tip(application: ApplicationName, shard: int) -> str:
     return shard_tag(application, shard) + "log_tip"
 
 
+def event_log_terms(application: ApplicationName, shard: int) -> str:
+    """The parts of a shard's life: `<name>:<first offset>` of each, the newest last, with blanks between."""
+    return shard_tag(application, shard) + "log_terms"
+
+
 def event_log_seen(application: ApplicationName, shard: int, half: int) -> str:
     """The duplicate keys of the last offsets and where they stand, in two halves that take turns."""
     return f"{shard_tag(application, shard)}log_seen_{half}"

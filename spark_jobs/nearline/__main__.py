@@ -19,7 +19,8 @@ from infra.contracts.errors import InvalidRequest, OperatorError
 from infra.contracts.events import SHARDS
 from infra.contracts.ids import ApplicationName
 from infra.eventlog.kafka import kafka_options
-from infra.nearline.archive import archive_of
+from infra.eventlog.terms import holds_upto
+from infra.nearline.archive import archive_of, read_upto
 from infra.nearline.moments import microseconds, moment_or_none
 from infra.nearline.opening import open_log
 from infra.nearline.resuming import resume, seen_before
@@ -127,7 +128,8 @@ async def _resume(chosen: Settings, application: ApplicationName, source: replay
     try:
         if chosen.event_log == "kafka":
             for shard, extent in (await log.extents(range(SHARDS))).items():
-                if extent.tip < source.upto[shard]:
+                term = (await asyncio.to_thread(read_upto, source.archive, shard)).term
+                if holds_upto(extent.terms, term, extent.tip) < source.upto[shard]:
                     raise OperatorError(
                         f"Shard {shard} of the topic ends at {extent.tip}, the archive at {source.upto[shard]}: the topic was "
                         "made anew.",

@@ -74,6 +74,7 @@ def scaling(report: Report, chosen: argparse.Namespace) -> None:
     pairs = zip(seen["1"], seen["2"], strict=True)
     report.figures["two_workers_speedup"] = statistics.median(two.events_per_s / one.events_per_s for one, two in pairs)
     report.controls |= {
+        "scaling_events_a_run": chosen.events,
         "one_worker_events_per_s": median["1"],
         "two_workers_events_per_s": median["2"],
         "one_worker_two_shards_events_per_s": median["1 of two"],

@@ -43,7 +43,8 @@ USERS, ITEMS = 20_000, 20_000
 BATCH = 500
 """Events an append: what a service sends that takes events in batches."""
 
-_LOOK_S = 0.01
+_LOOK_S = 0.05
+"""While a log is drained: each look costs Redis and a core something, and the rate is of the looks' own moments."""
 _WATCH_S = 0.002
 _WATCH_ON_S = 120.0
 """How long it looks on after the last event was sent: an engine may have fallen behind."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 import uuid
@@ -22,6 +23,7 @@ from infra.eventlog.kafka import KafkaLog, kafka_options, topic_of
 from infra.eventlog.protocol import EventLog, Extent, LogLost, Slice
 from infra.eventlog.records import decode, encode
 from infra.eventlog.redis_streams import RedisStreamLog, StreamLayout
+from infra.eventlog.terms import Read, may_read_on, require_same
 from tests.fixtures.kafka import KafkaProcess
 from tests.fixtures.proof import sized
 from tests.fixtures.redis_server import free_port
@@ -62,6 +64,7 @@ def redis_log(url: str) -> RedisStreamLog:
     layout = StreamLayout(
         stream=lambda shard: f"{name}:{{{shard}}}:log",
         tip=lambda shard: f"{name}:{{{shard}}}:tip",
+        terms=lambda shard: f"{name}:{{{shard}}}:terms",
         seen=lambda shard, half: f"{name}:{{{shard}}}:seen:{half}",
         horizon=1000,
     )
@@ -340,6 +343,30 @@ async def test_a_topic_that_was_deleted_is_a_loss_to_whoever_had_read_it(
     with pytest.raises(LogLost, match="ends at 0; it was read up to 5 before"):
         while True:
             await until_read(log, {3: 5})
+
+
+async def test_a_topic_that_was_made_anew_is_another_log_however_long_it_is(
+    kafka: KafkaProcess, topic: tuple[KafkaLog, str]
+) -> None:
+    log, name = topic
+    await log.append([record(n) for n in range(5)])
+    (before,) = await log.read({3: 0}, count=10)
+    extent = (await log.extents([3]))[3]
+    assert before.terms == extent.terms and require_same(3, extent.terms, Read(5, extent.terms[-1].id))
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    for gone in admin.delete_topics([name]).values():
+        gone.result(30)
+    again = kafka_log(kafka, ApplicationName(name.split(".")[1]))
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(DependencyUnavailable):
+                await again.append([record(n) for n in range(20, 30)])
+                break
+    (after,) = await until_read(again, {3: 5})
+    with pytest.raises(LogLost, match="another one beyond 0; it was read up to 5"):
+        require_same(3, after.terms, Read(5, before.terms[-1].id))
+    assert not may_read_on((await again.extents([3]))[3], Read(5, before.terms[-1].id))
+    await again.close()
 
 
 async def test_a_broker_killed_while_it_is_written_to_loses_nothing_that_it_acknowledged(

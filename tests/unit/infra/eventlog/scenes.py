@@ -26,6 +26,7 @@ def layout(horizon: int = 1000) -> StreamLayout:
     return StreamLayout(
         stream=lambda shard: keys.event_log(RANKING, shard),
         tip=lambda shard: keys.event_log_tip(RANKING, shard),
+        terms=lambda shard: keys.event_log_terms(RANKING, shard),
         seen=lambda shard, half: keys.event_log_seen(RANKING, shard, half),
         horizon=horizon,
     )

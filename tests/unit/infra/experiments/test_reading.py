@@ -25,6 +25,7 @@ LISTS = keys.exposure_log(RANKING.name)
 LAYOUT = StreamLayout(
     stream=lambda shard: keys.event_log(RANKING.name, shard),
     tip=lambda shard: keys.event_log_tip(RANKING.name, shard),
+    terms=lambda shard: keys.event_log_terms(RANKING.name, shard),
     seen=lambda shard, half: keys.event_log_seen(RANKING.name, shard, half),
     horizon=100,
 )

@@ -19,6 +19,7 @@ from infra.nearline.applying import apply_all
 from infra.nearline.archive import Archiver
 from infra.nearline.opening import stream_layout
 from infra.nearline.state import StateStore
+from infra.nearline.state_terms import StateTerms
 from infra.nearline.trimming import Consumers, Trimmer
 from infra.snapshots.connection import serving_client
 from infra.snapshots.storage import Storage
@@ -63,15 +64,16 @@ class Scene:
 
     def trimmer(self, *, kept: int = HORIZON) -> Trimmer:
         consumers = Consumers(self.client, self.application)
-        return Trimmer(self.log, self.store, self.archive, consumers, kept_records=kept, horizon=HORIZON)
+        terms = StateTerms(self.client, self.application)
+        return Trimmer(self.log, self.store, self.archive, consumers, terms, kept_records=kept, horizon=HORIZON)
 
 
 @asynccontextmanager
-async def scene(url: str, store: str) -> AsyncIterator[Scene]:
-    """Cleans up what it wrote to Redis."""
+async def scene(url: str, store: str, *, log_url: str = "") -> AsyncIterator[Scene]:
+    """Cleans up what it wrote to Redis. log_url: of a Redis that holds the log alone."""
     application = ApplicationName(f"t{uuid.uuid4().hex[:10]}")
     client = serving_client(url, timeout_s=5.0)
-    log = RedisStreamLog(serving_client(url, timeout_s=5.0), stream_layout(application, horizon=HORIZON))
+    log = RedisStreamLog(serving_client(log_url or url, timeout_s=5.0), stream_layout(application, horizon=HORIZON))
     plan = plan_of("ranking")
     archive = Storage(store).below(f"{application}/archive")
     made = Scene(application, client, log, archive, plan, StateStore(client, application, plan))

@@ -156,6 +156,34 @@ def test_a_log_that_came_back_shorter_goes_on_behind_what_was_read(shop: Shop) -
     assert found["digests"] == shop.digests(events + late, found["now"])
 
 
+def test_a_log_that_came_back_empty_and_grew_past_what_was_read_is_found_and_goes_on_behind(shop: Shop) -> None:
+    shard = shard_of("user", "u0")
+    events, late = ([event(number, kind="search", item=number) for number in of] for of in (range(20), range(20, 50)))
+    shop.append(events)
+    worker = shop.start()
+    shop.until("archived")
+    shop.until("applied")
+    stop(worker)
+    of_the_log = (keys.event_log, keys.event_log_tip, keys.event_log_terms)
+    halves = [keys.event_log_seen(RANKING, shard, half) for half in (0, 1)]
+    shop.client.delete(*(name(RANKING, shard) for name in of_the_log), *halves)
+    shop.append(late)
+    assert f"Shard {shard} has lost records" in shop.ask("status").stderr
+    again = shop.start()
+    _, err = again.communicate(timeout=30)
+    assert again.returncode == 1
+    assert f"LogLost: Shard {shard} of the log is another one beyond 0; it was read up to 20 before." in err
+    assert "python -m infra.nearline skip" in err
+    done = shop.ask("skip", "--shard", str(shard), "--reason", "the log's disk was full").result
+    assert (done["before"], done["after"], done["from_archive"], done["lost"]) == (20, 20, 0, 0)
+    worker = shop.start()
+    shop.until("applied")
+    shop.until("archived")
+    stop(worker)
+    found = shop.ask("digest", "--json").result
+    assert found["offsets"][str(shard)] == 50 and found["digests"] == shop.digests(events + late, found["now"])
+
+
 def test_skip_is_refused_while_a_worker_holds_the_shard(shop: Shop) -> None:
     shop.append(some(range(20)))
     worker = shop.start()
@@ -181,6 +209,16 @@ def test_the_features_of_an_entity_are_told(shop: Shop) -> None:
     assert shop.ask("status", "--application", "chess").code == 1
 
 
+def test_a_reader_that_is_gone_for_good_is_seen_and_forgotten(shop: Shop) -> None:
+    shop.append([event(number, kind="search", item=number) for number in range(20)])
+    shop.client.hset(keys.log_consumers(RANKING), f"audit:{shard_of('user', 'u0')}", 4)
+    said = shop.ask("consumers", "--json").result
+    assert said["consumers"] == {"audit": 16}
+    assert "'nobody' reads nothing; there are: audit" in shop.ask("forget", "nobody").stderr
+    assert shop.ask("forget", "audit").result["forgotten"] == "audit"
+    assert shop.client.hgetall(keys.log_consumers(RANKING)) == {}
+
+
 def test_the_commands_say_where_redis_is_when_it_is_away(shop: Shop) -> None:
     shop.server.stop()
     for words in (
@@ -188,6 +226,8 @@ def test_the_commands_say_where_redis_is_when_it_is_away(shop: Shop) -> None:
         ["digest"],
         ["features", "user", "u1"],
         ["archive"],
+        ["consumers"],
+        ["forget", "audit"],
         ["skip", "--shard", "1", "--reason", "r"],
     ):
         said = shop.ask(*words)

@@ -20,7 +20,9 @@ from infra.contracts.exposures import Arm
 from infra.contracts.ids import ItemId, UserId, VersionName
 from infra.eventlog.decisions import BEGINNING, LoggedDecision, RedisDecisionLog
 from infra.nearline import decision_archive
-from infra.nearline.decision_archive import DecisionArchiver, end_of, find, read_decisions, spans
+from infra.nearline.decision_archive import DecisionArchiver, end_of, find, read_decisions, spans, tally_of
+from infra.nearline.decision_numbers import Tally
+from infra.nearline.looking import dropped_decisions
 from infra.snapshots.connection import serving_client
 from infra.snapshots.storage import Storage
 from tests.fixtures.redis_server import free_port
@@ -215,6 +217,57 @@ async def test_what_this_release_cannot_read_is_kept_as_it_is_and_holds_nothing_
     assert desk.archived() == before
     with pytest.raises(ContractViolation):
         before[1].decision()
+
+
+async def test_answers_that_the_log_dropped_before_they_were_archived_are_counted(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = RedisDecisionLog(desk.client, desk.stream, kept=100)
+    await desk.give(*range(7))
+    await desk.archiver().once(at_once=True)
+    assert (await dropped_decisions(desk.log, desk.archive), "DROPPED" in caplog.text) == (0, False)
+    for start in range(0, 900, 100):
+        await small.append([decision(number) for number in range(start, start + 100)])
+    left = len(await desk.logged())
+    assert left < 900
+    assert await dropped_decisions(desk.log, desk.archive) == 900 - left, "while they are not archived yet"
+    await desk.archiver().once(at_once=True)
+    assert f"{900 - left} are gone that were not archived, {900 - left} in all" in caplog.text
+    assert len(desk.archived()) == 7 + left
+    await desk.client.xadd(desk.stream, {"d": b"{}", "f": b""})  # as before there were numbers
+    await desk.give(1)
+    await desk.client.xtrim(desk.stream, maxlen=1, approximate=False)
+    assert await dropped_decisions(desk.log, desk.archive) == 900 - left + 1
+    await desk.archiver().once(at_once=True)
+    assert await dropped_decisions(desk.log, desk.archive) == 900 - left + 1
+
+
+async def test_what_is_dropped_between_two_reads_of_an_archiver_is_counted_and_what_it_holds_is_not(desk: Desk) -> None:
+    await desk.give(*range(10))
+    holding = desk.archiver(records=1000)
+    assert await holding.once() == 0
+    await desk.give(*range(10, 30))
+    await desk.client.xtrim(desk.stream, maxlen=5, approximate=False)
+    assert await holding.once(at_once=True) == 15
+    assert tally_of(desk.archive) == Tally(30, 15)
+
+
+async def test_a_log_that_lost_its_memory_counts_from_one_again(desk: Desk) -> None:
+    await desk.give(*range(10))
+    await desk.archiver().once(at_once=True)
+    await desk.client.delete(desk.stream)
+    await desk.give(*range(4))
+    await desk.client.xtrim(desk.stream, maxlen=3, approximate=False)
+    await desk.archiver().once(at_once=True)
+    assert tally_of(desk.archive) == Tally(4, 1)
+
+
+async def test_an_archive_of_before_there_were_numbers_lacks_nothing_that_is_known(desk: Desk) -> None:
+    await desk.give(*range(4))
+    (*old, last) = await desk.logged()
+    desk.archive.create(decision_archive._path(old), decision_archive._parquet(old, Tally(None, 0)))
+    await desk.archiver().once(at_once=True)
+    assert tally_of(desk.archive) == Tally(last.number, 0) == Tally(4, 0)
 
 
 async def test_while_redis_is_away_nothing_is_written_and_what_was_held_is_kept(tmp_path: Path) -> None:

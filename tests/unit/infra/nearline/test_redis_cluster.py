@@ -15,6 +15,7 @@ from infra.nearline.members import Members
 from infra.nearline.opening import open_log
 from infra.nearline.pending import READ, PendingRecords
 from infra.nearline.state import StateStore
+from infra.nearline.state_terms import StateTerms
 from infra.nearline.worker import Worker
 from infra.snapshots.connection import serving_client
 from tests.fixtures.nearline_shop import PLAN, counted_plainly, now_us, records_of, some_events, until
@@ -48,7 +49,8 @@ async def test_each_event_counts_once_on_a_cluster_and_a_request_reads_all_of_a_
             wanted |= part
         expected = {user: dict(PLAN.features("user", wanted.get(("user", user), {}), moment)) for user in users}
         assert {user: await features(user) for user in users} == expected, "before any worker ran"
-        worker = Worker(log, store, PLAN, Members(client, RANKING, "w"), name="w", horizon=1000, page=50)
+        members, terms = Members(client, RANKING, "w"), StateTerms(client, RANKING)
+        worker = Worker(log, store, PLAN, members, terms=terms, name="w", horizon=1000, page=50)
         stop = asyncio.Event()
         working = asyncio.create_task(worker.run(stop))
 

@@ -12,10 +12,10 @@ import redis
 
 from infra.contracts.errors import DependencyUnavailable
 from infra.nearline import state as state_module
-from infra.nearline.state import SLACK_S, Changes, Claim, Fenced
+from infra.nearline.state import Changes, Claim, Fenced
 from infra.snapshots import keys
 from tests.fixtures.lossy_redis import LossyRedis
-from tests.fixtures.nearline_shop import PLAN, SHOP, Shop
+from tests.fixtures.nearline_shop import SHOP, Shop
 from tests.fixtures.redis_memory import Memory, remembered
 from tests.fixtures.redis_server import RedisProcess, new_redis
 
@@ -140,14 +140,21 @@ async def test_a_stale_field_goes_unless_it_has_changed_since(shop: Shop) -> Non
     assert await state(shop) == {"+c:b": 5, "^c:d": 4}, "first dropped, then added to"
 
 
-async def test_a_state_outlives_its_last_event_by_more_than_the_longest_window(shop: Shop) -> None:
+async def test_a_stale_value_is_told_from_its_neighbour_however_large_it_is(shop: Shop) -> None:
     claim = await shop.claimed(SHARD, "a")
-    await applied(shop, claim, changes(0, 1, plus_a=1))
-    key = keys.nearline_state(SHOP, *U1, shard=SHARD)
-    await shop.client.expire(key, 5)
-    await applied(shop, claim, changes(1, 2, plus_a=1))
-    lives_s = PLAN.horizon("user").total_seconds() + SLACK_S
-    assert lives_s - 60 < await shop.client.ttl(key) <= lives_s
+    assert await applied(shop, claim, changes(0, 1, plus_a=2**60 + 1, plus_b=2**60 + 1)) is None
+    stale: dict[tuple[str, str], list[str | int]] = {U1: ["+c:a", 2**60, "+c:b", 2**60 + 1]}
+    assert await applied(shop, claim, Changes(1, 2, {}, stale)) is None
+    assert await state(shop) == {"+c:a": 2**60 + 1}
+
+
+async def test_one_apply_changes_more_fields_than_a_call_in_lua_takes_arguments(shop: Shop) -> None:
+    claim = await shop.claimed(SHARD, "a")
+    wanted = {f"{sign}c:{number}": number for number in range(1, 10_001) for sign in "+^"}
+    assert await applied(shop, claim, Changes(0, 1, {U1: dict(wanted), U2: {"+c:a": 1}})) is None
+    assert await applied(shop, claim, Changes(1, 2, {U2: {"+c:a": 1}, U1: dict(wanted)})) is None
+    assert await state(shop) == {name: amount * (2 if name[0] == "+" else 1) for name, amount in wanted.items()}
+    assert await state(shop, U2) == {"+c:a": 2}
 
 
 async def test_what_was_seen_is_remembered_in_either_half_until_its_turn_comes_again(shop: Shop) -> None:

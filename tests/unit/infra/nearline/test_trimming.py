@@ -14,7 +14,7 @@ import pytest_asyncio
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from infra.contracts.errors import OperatorError
+from infra.contracts.errors import InvalidRequest, OperatorError
 from infra.contracts.events import SHARDS, shard_of
 from infra.nearline.archive import Archiver, end_of, read_archive
 from infra.nearline.trimming import Consumers
@@ -71,6 +71,29 @@ async def test_what_another_reader_waits_for_stays(stage: Scene) -> None:
     assert await stage.trimmer().once() == {OF_U0: 9}
     await consumers.note("audit:2", {OF_U0: 30})
     assert await stage.trimmer().once() == {OF_U0: 12}
+
+
+async def test_a_reader_of_somebody_elses_begins_at_the_oldest_record_and_is_waited_for_until_it_is_forgotten(
+    stage: Scene,
+) -> None:
+    await stage.append([event(number, kind="search") for number in range(30)])
+    await stage.work()
+    await stage.archiver().once(at_once=True)
+    await stage.trimmer(kept=20).once()
+    consumers = Consumers(stage.client, stage.application)
+    after = await consumers.begin("training", stage.log)
+    assert after[OF_U0] == 10 and after.keys() == set(range(SHARDS))
+    assert await stage.trimmer().once() == {}
+    for piece in await stage.log.read(after, count=5):
+        after[piece.shard] = piece.upto
+    await consumers.note("training", after)
+    assert await stage.trimmer().once() == {OF_U0: 15}
+    assert await consumers.begin("training", stage.log) == after, "it goes on where it was"
+    assert await consumers.lags(stage.log) == {"training": 15}
+    with pytest.raises(InvalidRequest, match="'train' reads nothing; there are: training"):
+        await consumers.forget("train")
+    await consumers.forget("training")
+    assert await stage.trimmer().once() == {OF_U0: 22} and await consumers.lags(stage.log) == {}
 
 
 async def test_too_few_kept_records_are_refused(stage: Scene) -> None:
