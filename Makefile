@@ -94,7 +94,7 @@ check: $(STAMP) ## style, strict types, import direction, generated documents
 
 ##@ Measurements
 
-bench: bench-batch bench-serve bench-snapshots bench-nearline bench-demo ## measure everything, then write docs/benchmarks.md
+bench: bench-batch bench-serve bench-cascade bench-snapshots bench-nearline bench-demo ## measure everything, then write docs/benchmarks.md
 	@$(RUN) -m tests.bench.render
 
 bench-batch: $(STAMP) ## Spark and FAISS against FAISS alone; Redis memory; .bench/batch.json
@@ -102,6 +102,9 @@ bench-batch: $(STAMP) ## Spark and FAISS against FAISS alone; Redis memory; .ben
 
 bench-serve: $(STAMP) ## the service under open-loop load; .bench/serve.json
 	@$(RUN) -m tests.bench.bench_serve
+
+bench-cascade: $(STAMP) ## shared native calls, freed on time, each stage's worth; .bench/cascade.json [ARGS="--parts batching"]
+	@$(RUN) -m tests.bench.bench_cascade $(ARGS)
 
 bench-snapshots: $(STAMP) ## flips, rollbacks, loads and torn reads under load; .bench/snapshots.json [ARGS="--no-airflow"]
 	@$(RUN) -m tests.bench.bench_snapshots $(ARGS)
@@ -129,4 +132,4 @@ $(STAMP): requirements.lock pyproject.toml infra/local/bootstrap.py
 	@$(PYTHON) infra/local/bootstrap.py
 
 .PHONY: help demo install up down status visit login kafka-up kafka-down clean snapshot validate rollback history gc test prove check \
-  bench bench-batch bench-serve bench-snapshots bench-nearline bench-demo bench-quality docs lock
+  bench bench-batch bench-serve bench-cascade bench-snapshots bench-nearline bench-demo bench-quality docs lock

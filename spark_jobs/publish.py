@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from datetime import UTC, datetime
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -14,7 +14,7 @@ from infra.config import console
 from infra.config.settings import settings
 from infra.contracts.errors import StepMissing
 from infra.contracts.ids import DatasetId
-from infra.contracts.snapshots import Manifest, Part, RankerInfo
+from infra.contracts.snapshots import Manifest, Part, RankerInfo, StageInfo
 from infra.snapshots import tables
 from infra.snapshots.chunks import seal_chunks
 from infra.snapshots.versions import SnapshotStore, StepOutput, Version
@@ -166,7 +166,13 @@ def manifest_of(version: Version, steps: Steps) -> Manifest:
             trained_on=str(trained.figures["trained_on"]),
         ),
         records_root=records_root,
+        stages={name: StageInfo.from_fields(said) for name, said in _stages(trained).items()},
     )
+
+
+def _stages(trained: StepOutput) -> dict[str, dict[str, Any]]:
+    """What the training step says of the scorers; nothing where it judged none."""
+    return cast("dict[str, dict[str, Any]]", trained.figures.get("stages", {}))
 
 
 def parts_of(version: Version, steps: Steps) -> dict[str, Part]:
@@ -183,6 +189,8 @@ def parts_of(version: Version, steps: Steps) -> dict[str, Part]:
         tables.RANKER: f"{trained}/{training_job.MODEL}",
         tables.RANKER_REPORT: f"{trained}/{training_job.REPORT}",
     }
+    if tables.NETWORK in _stages(steps.trained):
+        models[tables.NETWORK] = f"{trained}/{training_job.NETWORK_MODEL}"
     parts = {}
     with console.progress("digests", total=len(paths) + len(models)) as advance:
         for name, path in (paths | models).items():

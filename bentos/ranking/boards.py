@@ -43,7 +43,7 @@ def why_new(board: FeedBoard, item: int) -> str:
 
 def _wanted(query: RankingQuery, items: Int32s) -> NDArray[np.bool_]:
     """bool: which of them may be shown."""
-    return ~among(items, query.removable) & ~among(items, query.excluded)
+    return ~among(items, query.removable) & ~among(items, query.excluded) & query.board.available(items)
 
 
 def _beside_the_list(query: RankingQuery, ids: Int32s) -> Found:

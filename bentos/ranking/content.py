@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xgboost
 
 from bentos.ranking.new_items import Shelf, no_board, with_spare_rows
-from infra.catalog.features.ranking import ITEM_FEATURES, RANKER_FEATURES, definition_hash
+from infra.catalog.features.ranking import LIGHT_FEATURES, NETWORK_FEATURES, RANKER_FEATURES, definition_hash
 from infra.contracts.candidates import Float32s, Int32s
 from infra.contracts.errors import SnapshotCorrupt
-from infra.contracts.snapshots import Manifest
+from infra.contracts.snapshots import Manifest, StageInfo
 from infra.nearline.boards import Board
+from infra.snapshots.network import Network
 from infra.snapshots.pinned import Pinned
 from infra.snapshots.tables import (
     CANDIDATES,
@@ -26,22 +26,20 @@ from infra.snapshots.tables import (
     ITEM_VECTORS,
     POPULAR,
     ItemTable,
-    UserProjection,
     read_item_table,
     read_item_vectors,
     read_popular,
     verify_part,
 )
+from infra.snapshots.vectors import VectorSearch, by_popularity
 from infra.snapshots.versions import Version
 
 _log = logging.getLogger("headgate.content")
 
-SEARCHED = 50_000
-"""Items that a fresh user's search looks at, at most: the most popular ones. On one core, in 128 dimensions, 20,000 items take
-0.2 ms and 50,000 1.1 ms, or 3 ms where other processes want the memory too; 200,000 would take 7 ms, or 18."""
-
-_POPULARITY = ITEM_FEATURES.index("item_popularity_log")
 _SAMPLE_USERS = 200
+
+LIGHT, NETWORK = "light", "network"
+"""The scorers' names, in the cascade and in the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,40 +50,6 @@ class SampleUser:
     history_length: int
 
 
-class VectorSearch:
-    """Users' vectors from a few items, and the items that match a vector best; exact, among those that it searches.
-
-    FAISS computes each item's product by itself, in float32, so that equal vectors give equal results to the bit, whatever else
-    the machine does; a matrix product of BLAS depends on its threads.
-    """
-
-    def __init__(self, vectors: Float32s, projection: UserProjection, *, order: Int32s, most: int = SEARCHED) -> None:
-        """vectors: float32 [items, d]. order: int32 [items], best first, where more than `most` items have a direction."""
-        self._vectors = vectors
-        self._projection = projection
-        directed = order[np.any(vectors[order] != 0, axis=1)]
-        self.searched: Int32s = np.sort(directed[:most])
-        self._index = faiss.IndexFlatIP(max(1, vectors.shape[1]))
-        if len(self.searched):
-            self._index.add(np.ascontiguousarray(vectors[self.searched]))
-
-    def user(self, items: Sequence[int]) -> Float32s:
-        """float32 [d]: see UserProjection.user."""
-        return self._projection.user(items, self._vectors)
-
-    def best(self, user: Float32s, k: int) -> tuple[Int32s, Float32s]:
-        """int32 [k] and float32 [k]: the items with the largest products, largest first; fewer where there are fewer."""
-        products, rows = self._index.search(user[None], min(k, len(self.searched)))
-        return self.searched[rows[0]], products[0]
-
-    def nearest(self, items: Sequence[int], to: int) -> int:
-        """Which of the items matches that one best, as a user who took it alone."""
-        scale, rows = self._projection.scale, self._vectors[np.asarray(items)]
-        users = np.divide(rows, scale, out=np.zeros_like(rows), where=scale > 0)
-        lengths = np.maximum(np.linalg.norm(users, axis=1), np.float32(1e-30))
-        return items[int(np.argmax(users @ self._vectors[to] / lengths))]
-
-
 @dataclass(frozen=True, slots=True)
 class RankingContent:
     """One snapshot's share of the memory.
@@ -93,6 +57,7 @@ class RankingContent:
     items, item_genres: with spare rows behind the snapshot's own n_items, which `shelf` gives out. item_genres: each item's genres
     as numbers, all of them. popular: int32 [p] and float32 [p], best first. backfill: int32 [n_items], every item once: the
     popular list, then the rest by popularity. vectors: None where the snapshot was sealed without what makes a user's vector.
+    light: the weights of LIGHT_FEATURES, network: None where the snapshot has none. off: the scorers that did not earn their place.
     """
 
     items: ItemTable
@@ -104,6 +69,9 @@ class RankingContent:
     popular_scores: Float32s
     backfill: Int32s
     ranker: xgboost.Booster
+    light: tuple[float, ...] | None
+    network: Network | None
+    off: frozenset[str]
     sample_users: tuple[SampleUser, ...]
 
 
@@ -128,7 +96,7 @@ def load_content(version: Version, manifest: Manifest, *, boards: Callable[[], B
     popular, popular_scores = lists.get("popular", (np.empty(0, np.int32), np.empty(0, np.float32)))
     if len(popular) and not 0 <= int(popular.min()) <= int(popular.max()) < len(items.item_ids):
         raise SnapshotCorrupt(f"{version.label}: the popular list names items that the item table has not.")
-    backfill = _backfill(items, popular)
+    backfill = by_popularity(items.columns, popular)
     vectors = _vectors(version, manifest, items, order=backfill)
     own, items = items, with_spare_rows(items)
     numbers: dict[str, int] = {}
@@ -143,6 +111,9 @@ def load_content(version: Version, manifest: Manifest, *, boards: Callable[[], B
         popular_scores=popular_scores,
         backfill=backfill,
         ranker=_ranker(storage.read(model_files[0]), version=version, manifest=manifest),
+        light=_light(version, manifest),
+        network=_network(version, manifest),
+        off=frozenset(name for name, stage in manifest.stages.items() if not stage.on),
         sample_users=_sample_users(version, manifest),
     )
     gc.freeze()  # a collection that walks a catalogue stops requests for its whole length
@@ -169,6 +140,33 @@ def _ranker(model: bytes, *, version: Version, manifest: Manifest) -> xgboost.Bo
     return booster
 
 
+def _light(version: Version, manifest: Manifest) -> tuple[float, ...] | None:
+    stage = manifest.stages.get(LIGHT)
+    if stage is None:
+        return None
+    _check_inputs(version, LIGHT, stage, LIGHT_FEATURES)
+    if len(stage.weights) != len(LIGHT_FEATURES) or not np.all(np.isfinite(stage.weights)):
+        raise SnapshotCorrupt(f"{version.label}: the weights of {LIGHT} are {stage.weights}; wanted one an input.")
+    return stage.weights
+
+
+def _network(version: Version, manifest: Manifest) -> Network | None:
+    stage = manifest.stages.get(NETWORK)
+    if stage is None:
+        return None
+    _check_inputs(version, NETWORK, stage, NETWORK_FEATURES)
+    (name,) = verify_part(version, manifest, stage.part)
+    return Network(version.storage.read(name), inputs=len(NETWORK_FEATURES))
+
+
+def _check_inputs(version: Version, name: str, stage: StageInfo, wanted: tuple[str, ...]) -> None:
+    if stage.inputs != wanted:
+        raise SnapshotCorrupt(
+            f"{version.label}: {name} takes {stage.inputs}; this service has {wanted}.",
+            mend="Build again with this code: make snapshot, or roll the service back.",
+        )
+
+
 def _vectors(version: Version, manifest: Manifest, items: ItemTable, *, order: Int32s) -> VectorSearch | None:
     """None, and said so, where the snapshot does not tell how item vectors make a user's."""
     found = read_item_vectors(version.storage, verify_part(version, manifest, ITEM_VECTORS))
@@ -178,14 +176,6 @@ def _vectors(version: Version, manifest: Manifest, items: ItemTable, *, order: I
     if len(found.vectors) != len(items.item_ids):
         raise SnapshotCorrupt(f"{version.label} has {len(found.vectors)} item vectors for {len(items.item_ids)} items.")
     return VectorSearch(found.vectors, found.projection, order=order)
-
-
-def _backfill(items: ItemTable, popular: Int32s) -> Int32s:
-    popularity = items.columns.features[:, _POPULARITY]
-    order = np.lexsort((np.arange(len(popularity)), -popularity)).astype(np.int32)
-    listed = np.zeros(len(popularity), np.bool_)
-    listed[popular] = True
-    return np.concatenate([popular, order[~listed[order]]])
 
 
 def _sample_users(version: Version, manifest: Manifest) -> tuple[SampleUser, ...]:

@@ -53,10 +53,14 @@ def decision_of(query: RankingQuery, outcome: Outcome, request: RecommendRequest
 def _asked(request: RecommendRequest) -> dict[str, object]:
     """What was asked; of a request that names very many items only how many: such an answer cannot be made again."""
     recent, exclude = request.context.recent_items, request.exclude
+    rules = request.rules.model_dump(exclude_defaults=True)
     said: dict[str, object] = {"n": request.n, "deadline_ms": request.deadline_ms}
-    if sum(map(len, recent)) + sum(map(len, exclude)) > _MOST_CHARACTERS:
-        return said | {"items_named": len(recent) + len(exclude)}
-    return said | {"recent_items": recent, "exclude": exclude}
+    named = [*recent, *exclude, *(name for rule in rules.values() for name in rule)]
+    if sum(map(len, named)) > _MOST_CHARACTERS:
+        return said | {"items_named": len(named)}
+    said |= {"recent_items": recent, "exclude": exclude}
+    said |= request.context.model_dump(include={"hour", "device"}, exclude_none=True)
+    return said | {"rules": rules} if rules else said
 
 
 def _basis(query: RankingQuery) -> Basis:

@@ -13,11 +13,10 @@ from bentos.ranking.reader import UserReader
 from bentos.ranking.recommender import Recommender
 from infra.catalog.features.ranking import USER_FEATURES
 from infra.contracts.canaries import Canary
-from infra.contracts.errors import InvalidRequest
+from infra.contracts.candidates import Int32s
 from infra.contracts.ids import alias_value, check_id
 from infra.snapshots.live import LiveSnapshots
 
-_MAX_USERS = 200
 UNKNOWN_USER = "someone new"
 
 
@@ -29,14 +28,12 @@ class Inspection:
         self._recommender = recommender
         self._reader = reader
 
-    def users(self, limit: str) -> dict[str, object]:
+    def users(self, limit: int) -> dict[str, object]:
         """A UsersReply: users spread from the longest history to the shortest, and one unknown."""
-        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= _MAX_USERS:
-            raise InvalidRequest(f"limit is {limit[:40]!r}; wanted a whole number from 1 to {_MAX_USERS}.")
         sample = self._recommender.pin().content.sample_users
         rows: list[int] = []
         if sample:
-            rows = np.unique(np.linspace(0, len(sample) - 1, min(int(limit), len(sample))).astype(int)).tolist()
+            rows = np.unique(np.linspace(0, len(sample) - 1, min(limit, len(sample))).astype(int)).tolist()
         known = [
             {"user_id": sample[row].user_id, "history_length": sample[row].history_length, "known": True}
             for row in rows
@@ -45,12 +42,8 @@ class Inspection:
 
     async def user(self, user_id: str) -> dict[str, object]:
         """A UserReply, of the snapshot that the user is shown. Raises InvalidRequest, DependencyUnavailable, SnapshotNotFound."""
-        check_id(user_id, what="user_id")
-        snapshot = self._recommender.assign(user_id).shown
-        query = RankingQuery(snapshot, user_id, n=1, session=[], excluded=np.empty(0, np.int32))
-        await self._reader.read(query)
-        items, record = snapshot.content.items, query.record
-        recent = set(query.overlay)
+        query = await self._read(user_id)
+        snapshot, record = query.snapshot, query.record
         features = record.features.astype(float).tolist() if record is not None else []
         return {
             "user_id": user_id,
@@ -66,16 +59,27 @@ class Inspection:
                 for name, value in query.nearline.items()
             },
             "counted": query.seen is not None and query.seen.is_whole,
-            "history": [
-                {
-                    "item_id": items.item_ids[item],
-                    "title": items.titles[item],
-                    "genres": items.genres[item],
-                    "seen_by": "stream" if item in recent else "batch",
-                }
-                for item in query.consumed.tolist()
-            ],
+            "history": _history(query, query.consumed),
         }
+
+    async def history(self, user_id: str, limit: int) -> dict[str, object]:
+        """A HistoryReply; see `user`."""
+        query = await self._read(user_id)
+        return {
+            "user_id": user_id,
+            "snapshot": alias_value(query.snapshot.alias.version),
+            "known": query.record is not None,
+            "history": _history(query, query.consumed[:limit]),
+        }
+
+    async def _read(self, user_id: str) -> RankingQuery:
+        """What is known of that user now."""
+        check_id(user_id, what="user_id")
+        snapshot = self._recommender.assign(user_id).shown
+        board = snapshot.content.shelf.current()
+        query = RankingQuery(snapshot, user_id, n=1, session=[], excluded=np.empty(0, np.int32), board=board)
+        await self._reader.read(query)
+        return query
 
     def status(self, *, now: datetime) -> dict[str, object]:
         """The service's share of a StatusReply."""
@@ -125,3 +129,16 @@ class Inspection:
             "loaded_at": loaded_at.isoformat() if loaded_at is not None else None,
             "problem": self._live.canary_problem,
         }
+
+
+def _history(query: RankingQuery, consumed: Int32s) -> list[dict[str, object]]:
+    items, recent = query.snapshot.content.items, set(query.overlay)
+    return [
+        {
+            "item_id": items.item_ids[item],
+            "title": items.titles[face],
+            "genres": items.genres[face],
+            "seen_by": "stream" if item in recent else "batch",
+        }
+        for item, face in zip(consumed.tolist(), query.board.faces_of(consumed).tolist(), strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""new_items: rows behind a snapshot's own items for those that are newer, and the stream's board in item indices."""
+"""new_items: rows behind a snapshot's own items for what is newer, and the stream's board in item indices."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from bentos.ranking.changes import Card, ChangedItems
 from infra.catalog.features.ranking import ItemColumns
 from infra.contracts.candidates import Int32s
 from infra.nearline.boards import NO_BOARD, Board
@@ -17,8 +18,9 @@ from infra.snapshots.tables import ItemTable
 
 _log = logging.getLogger("headgate.new_items")
 
-SPARE = 1024
-"""Rows for new items a snapshot: 300 KB. What comes when all are given out waits for the next snapshot."""
+SPARE = 4096
+"""Rows a snapshot for new items, and for items of which something else is said: 1.2 MB. What comes when all are given out waits
+for the next snapshot."""
 
 _NO_ITEMS = np.empty(0, np.int32)
 _NO_VALUES = np.empty(0, np.int64)
@@ -35,7 +37,7 @@ class FeedBoard:
 
     trending: int32 [t], item indices, most taken first, trending_counts: int64 [t]. newest: int32 [m], items that the snapshot
     has not, newest first, newest_ms: int64 [m], when each came. rows: the new items on this board, by id: whatever else is new
-    does not exist for the request, so that the board alone decides what an id means.
+    does not exist for the request, so that the board alone decides what an id means. unavailable, faces: see Changes.
     """
 
     source: Board = NO_BOARD
@@ -44,19 +46,23 @@ class FeedBoard:
     newest: Int32s = field(default_factory=_NO_ITEMS.copy)
     newest_ms: NDArray[np.int64] = field(default_factory=_NO_VALUES.copy)
     rows: dict[str, int] = field(default_factory=dict)
+    unavailable: NDArray[np.bool_] | None = None
+    faces: Int32s | None = None
+
+    def available(self, ids: Int32s) -> NDArray[np.bool_]:
+        """bool [len(ids)]: which of the items are to be had."""
+        return np.ones(len(ids), np.bool_) if self.unavailable is None else ~self.unavailable[ids]
+
+    def faces_of(self, ids: Int32s) -> Int32s:
+        """int32 [len(ids)]: the rows of the item table that say what the items are called by now, and by whom they are."""
+        return ids if self.faces is None else self.faces[ids]
+
+    def face(self, index: int) -> int:
+        """The same of one item."""
+        return index if self.faces is None else int(self.faces[index])
 
 
 NO_FEED_BOARD = FeedBoard()
-
-
-@dataclass(frozen=True, slots=True)
-class _Card:
-    """What the stream says of a new item."""
-
-    item_id: str
-    title: str
-    creator: str
-    genres: str
 
 
 def with_spare_rows(items: ItemTable) -> ItemTable:
@@ -94,11 +100,12 @@ class Shelf:
         self._genre_numbers = genre_numbers
         self._boards = boards
         self._free = iter(range(len(items.item_ids) - SPARE, len(items.item_ids)))
-        self._rows: dict[_Card, int] = {}
+        self._rows: dict[Card, int] = {}
         self._genre_columns = {name: at for at, name in enumerate(items.genre_names)}
         known = zip(items.creators, items.columns.creators.tolist(), strict=True)
         self._creator_numbers = {name: number for name, number in known if name}
         self._current = NO_FEED_BOARD
+        self._changed = ChangedItems(items, self._row)
         self._complaints = Complaints(_log)
 
     def current(self) -> FeedBoard:
@@ -113,33 +120,37 @@ class Shelf:
         rows: dict[str, int] = {}
         for item_id, about in board.about.items():
             title, creator, genres = (_text(about.get(name)) for name in ("title", "creator", "genres"))
-            if title and item_id not in self._items.index_of:
-                row = self._row(_Card(item_id, title, creator, genres))
+            card = Card(item_id, title, creator, genres).changed(board.standing)
+            if card.title and item_id not in self._items.index_of:
+                row = self._row(card)
                 if row is not None:
                     rows[item_id] = row
         trending = self._placed(board.list("trending_clicks"), rows)
         new = [(item_id, at_ms) for item_id, at_ms in board.list("newest_items") if item_id in rows]
         newest = self._placed(new, rows)
-        return FeedBoard(board, *_columns(trending), *_columns(newest), rows)
+        changes = self._changed.place(board.standing)
+        unavailable = changes.unavailable_with(rows)
+        return FeedBoard(board, *_columns(trending), *_columns(newest), rows, unavailable, changes.faces)
 
     def _placed(self, pairs: Iterable[tuple[str, int]], rows: dict[str, int]) -> list[tuple[int, int]]:
         found = ((self._items.index_of.get(item_id, rows.get(item_id)), value) for item_id, value in pairs)
         return [(row, value) for row, value in found if row is not None]
 
-    def _row(self, card: _Card) -> int | None:
+    def _row(self, card: Card) -> int | None:
         row = self._rows.get(card)
         if row is None:
             row = next(self._free, None)
             if row is None:
                 self._complaints.note(
-                    "full", f"all {SPARE} rows for new items are given out: {card.item_id} waits for a snapshot"
+                    "full",
+                    f"all {SPARE} rows for new and changed items are given out: {card.item_id} waits for a snapshot",
                 )
                 return None
             self._rows[card] = row
             self._write(row, card)
         return row
 
-    def _write(self, row: int, card: _Card) -> None:
+    def _write(self, row: int, card: Card) -> None:
         items, names = self._items, list(dict.fromkeys(name for name in card.genres.split("|") if name))
         items.item_ids[row], items.titles[row], items.genres[row] = card.item_id, card.title, names
         items.creators[row] = card.creator or None

@@ -11,19 +11,22 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from bentos.ranking.content import RankingSnapshot
 from bentos.ranking.decisions import decision_of
 from bentos.ranking.differences import Compared, compare
 from bentos.ranking.exposures import exposure_of
 from bentos.ranking.past_boards import PastBoards
 from bentos.ranking.pipeline import steps_with
 from bentos.ranking.query import PLAN, RankingQuery
-from bentos.ranking.reader import checked_record
+from bentos.ranking.reader import Reader, checked_record
 from bentos.ranking.schema import RecommendRequest
 from bentos.ranking.sealed import SealedSnapshots, SealedUsers
 from bentos.ranking.stages import FEATURES, RETRIEVAL
 from bentos.ranking.trees import RankerScorer
-from infra.cascade.batch import EMPTY, Batch, Column
+from bentos.ranking.witness import Run, Witness
+from infra.cascade.batch import Batch, Column
 from infra.cascade.kinds import Found, Hydrator, Scorer, Selector, Source, Stage
+from infra.cascade.lane import Lane
 from infra.cascade.runner import Cascade
 from infra.cascade.steps import SETTLED_BY, Step
 from infra.contracts.candidates import Float32s, Int32s
@@ -33,6 +36,7 @@ from infra.contracts.events import Record, shard_of
 from infra.contracts.ids import ApplicationName, VersionName
 from infra.eventlog import records as wire
 from infra.nearline.archive import archive_of, end_of, read_archive
+from infra.nearline.boards import Board
 from infra.nearline.past import Past, reach_of
 from infra.nearline.pending import Seen
 from infra.resilience.deadline import Deadline
@@ -47,12 +51,14 @@ class Replayed:
     """An answer made again. made: what came out, as it would be logged. compared: with what was logged.
 
     candidates: all that were scored, with their features, before any was chosen; names: the item ids of all indices.
+    run: what every step left.
     """
 
     made: Decision
     compared: Compared
     candidates: Batch
     names: Sequence[str]
+    run: Run
 
     @property
     def is_exact(self) -> bool:
@@ -110,30 +116,46 @@ class Offline:
         """The same, of a user of whom the stream knew that."""
         snapshot, users = self._snapshots.get(decision.version)
         users.look_up(self._expected.pop(decision.version, set()) | {decision.user_id})
-        request = _request_of(decision)
-        pinned = replace(snapshot, alias=replace(snapshot.alias, generation=decision.generation))
-        query = RankingQuery.of(request, pinned, board=self._boards.at(decision.basis))
-        query.now_us = decision.basis.now_us
-        keeper = _CandidateKeeper()
-        failed = _failed(decision)
-        cascade = Cascade(_steps(_PastReader(users, seen, failed), failed, keeper))
-        with _unheard():
-            outcome = await cascade.run(query, Deadline.after_ms(_UNHURRIED_MS), extents=decision.extents)
-        shown = exposure_of(query, outcome, request_id=decision.request_id, arm=decision.arm, total_ms=0.0)
-        made = decision_of(query, outcome, request, shown=shown)
-        return Replayed(made, compare(decision, made), keeper.batch, snapshot.content.items.item_ids)
+        reader = _PastReader(users, seen, failed_stages(decision))
+        return await answer_again(decision, snapshot, reader, board=self._boards.at(decision.basis))
+
+
+async def answer_again(
+    decision: Decision,
+    snapshot: RankingSnapshot,
+    reader: Reader,
+    *,
+    board: Board | None,
+    lane: Lane | None = None,
+) -> Replayed:
+    """That answer from its snapshot, by what the reader and the board know. board: None for the newest one.
+
+    Raises InvalidRequest where the log could not keep all that was asked.
+    """
+    request, failed = request_of(decision), failed_stages(decision)
+    pinned = replace(snapshot, alias=replace(snapshot.alias, generation=decision.generation))
+    query = RankingQuery.of(request, pinned, board=board)
+    query.now_us = decision.basis.now_us
+    witness = Witness()
+    cascade = Cascade(witness.beside(_steps(reader, failed, lane)))
+    with _unheard():
+        outcome = await cascade.run(query, Deadline.after_ms(_UNHURRIED_MS), extents=decision.extents)
+    shown = exposure_of(query, outcome, request_id=decision.request_id, arm=decision.arm, total_ms=0.0)
+    made = decision_of(query, outcome, request, shown=shown)
+    names, candidates = snapshot.content.items.item_ids, witness.left_by(RankerScorer.name)
+    run = Run(query, outcome, witness.sights, cascade.source_names)
+    return Replayed(made, compare(decision, made), candidates, names, run)
 
 
 @contextmanager
 def _unheard() -> Iterator[None]:
-    """A stage that fails as it did then is no news."""
+    """A stage that fails as it did then is no news. Two may overlap: the first that ends lets both be heard."""
     logger = logging.getLogger("headgate.cascade")
-    level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(logging.NOTSET)
 
 
 class _PastReader:
@@ -159,7 +181,7 @@ class _PastReader:
         return np.frombuffer(self._users.older(query.user_id), "<i4")
 
 
-def _failed(decision: Decision) -> dict[str, str]:
+def failed_stages(decision: Decision) -> dict[str, str]:
     """The stages that failed then; those that did a part, or were left out because an earlier one was sure, do so again."""
     return {
         name: because
@@ -168,30 +190,14 @@ def _failed(decision: Decision) -> dict[str, str]:
     }
 
 
-def _steps(reader: _PastReader, skipped: Mapping[str, str], keeper: _CandidateKeeper) -> list[Step[RankingQuery]]:
+def _steps(reader: Reader, skipped: Mapping[str, str], lane: Lane | None) -> list[Step[RankingQuery]]:
     """The service's steps without a clock; those that did not count then do not count again."""
     steps: list[Step[RankingQuery]] = []
-    for step in steps_with(reader, lane=None):
+    for step in steps_with(reader, lane=lane):
         because = skipped.get(step.stage.name) if step.stage.name != RETRIEVAL else None
         stage = step.stage if because is None else _failing(step.stage, because)
         steps.append(replace(step, stage=stage, budget_ms=None))
-        if step.stage.name == RankerScorer.name:
-            steps.append(Step(keeper, on_failure=step.on_failure, budget_ms=None))
     return steps
-
-
-class _CandidateKeeper(Hydrator[RankingQuery]):
-    """Keeps the batch as the ranker left it; adds no column."""
-
-    name = "candidates_kept"
-
-    def __init__(self) -> None:
-        self.batch = EMPTY
-
-    async def hydrate(self, query: RankingQuery, batch: Batch) -> Mapping[str, Column]:
-        """Nothing new."""
-        self.batch = batch
-        return {}
 
 
 class _Failing(Stage[RankingQuery]):
@@ -245,7 +251,7 @@ def _failing(stage: Stage[RankingQuery], because: str) -> Stage[RankingQuery]:
     raise ContractViolation(f"An answer says that it skipped {stage.name}, which cannot be skipped.")
 
 
-def _request_of(decision: Decision) -> RecommendRequest:
+def request_of(decision: Decision) -> RecommendRequest:
     """Raises InvalidRequest where the log could not keep all that was asked."""
     said = decision.request
     if "items_named" in said:
@@ -254,8 +260,9 @@ def _request_of(decision: Decision) -> RecommendRequest:
         {
             "user_id": decision.user_id,
             "n": said["n"],
-            "context": {"recent_items": said["recent_items"]},
+            "context": {name: said[name] for name in ("recent_items", "hour", "device") if name in said},
             "exclude": said["exclude"],
+            "rules": said.get("rules", {}),
             "deadline_ms": said["deadline_ms"],
         }
     )

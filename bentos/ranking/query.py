@@ -11,12 +11,14 @@ import numpy as np
 
 from bentos.ranking.content import RankingSnapshot
 from bentos.ranking.new_items import NO_FEED_BOARD, FeedBoard
+from bentos.ranking.rulebook import NO_RULES, Rulebook
 from bentos.ranking.schema import RecommendRequest
 from infra.catalog.features.nearline import plan_of
 from infra.contracts.candidates import MAX_HISTORY, Int32s, UserRecord
 from infra.contracts.features import FeaturePlan, FeatureValue
 from infra.nearline.boards import Board
 from infra.nearline.pending import Seen
+from infra.resilience.deadline import Deadline
 
 _NONE = np.empty(0, np.int32)
 
@@ -34,7 +36,9 @@ class RankingQuery:
     newest first. consumed: int32, every item known to be consumed, newest first, each once: session, then overlay, then the
     batch's history. older: int32, what was consumed before the oldest item of a full history; None until it was read.
     board: what many take and what is new, as it was when the request began; items that neither it nor the snapshot has do not
-    exist.
+    exist. rules: what the request denies, boosts and pins. hour: of the caller's day, 0..23, None where not said; device: of
+    DEVICES, or empty. user_id: empty where nobody is known to ask. deadline: when nobody waits
+    any longer for what is read; None: whenever it comes.
     """
 
     snapshot: RankingSnapshot
@@ -50,9 +54,20 @@ class RankingQuery:
     consumed: Int32s = field(init=False)
     older: Int32s | None = None
     board: FeedBoard = NO_FEED_BOARD
+    rules: Rulebook = NO_RULES
+    hour: int | None = None
+    device: str = ""
+    deadline: Deadline | None = None
 
     @classmethod
-    def of(cls, request: RecommendRequest, snapshot: RankingSnapshot, *, board: Board | None = None) -> Self:
+    def of(
+        cls,
+        request: RecommendRequest,
+        snapshot: RankingSnapshot,
+        *,
+        board: Board | None = None,
+        deadline: Deadline | None = None,
+    ) -> Self:
         """What that request asks of that snapshot; items that it has not are left out. board: None for the newest one."""
         shelf = snapshot.content.shelf
         placed = shelf.current() if board is None else shelf.place(board)
@@ -63,6 +78,10 @@ class RankingQuery:
             session=known_items(snapshot, request.context.recent_items, placed),
             excluded=np.array(known_items(snapshot, request.exclude, placed), np.int32),
             board=placed,
+            deadline=deadline,
+            hour=request.context.hour,
+            device=request.context.device or "",
+            rules=Rulebook.of(request.rules, lambda item_id: item_index(snapshot, item_id, placed)),
         )
 
     def __post_init__(self) -> None:
@@ -101,6 +120,8 @@ class RankingQuery:
     def may_fall_short(self) -> bool:
         """Whether filters might leave fewer than n of the user's list, which holds nothing of the batch's own history."""
         listed = len(self.record.item_indices) if self.record is not None else 0
+        if self.rules.denies or self.board.unavailable is not None:
+            return True
         return listed - len(self.session) - len(self.overlay) - len(self.excluded) < self.n
 
     @property
@@ -119,3 +140,8 @@ def known_items(snapshot: RankingSnapshot, item_ids: Iterable[str], board: FeedB
     index_of, rows = snapshot.content.items.index_of, board.rows
     found = (index_of.get(item_id, rows.get(item_id)) for item_id in item_ids)
     return [at for at in found if at is not None]
+
+
+def item_index(snapshot: RankingSnapshot, item_id: str, board: FeedBoard) -> int | None:
+    """Its index; None where neither the snapshot nor the board has it."""
+    return next(iter(known_items(snapshot, (item_id,), board)), None)

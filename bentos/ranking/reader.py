@@ -17,6 +17,7 @@ from infra.contracts.errors import ContractViolation, DependencyUnavailable, Sna
 from infra.contracts.ids import ApplicationName
 from infra.eventlog.scripts import taught
 from infra.nearline.pending import READ, PendingRecords, Seen
+from infra.resilience.deadline import Deadline
 from infra.snapshots import keys
 
 _IN_FLIGHT = 2
@@ -31,11 +32,13 @@ _MEND = "Load the version again: python -m infra.snapshots load"
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
-    """One user's read. reply: what was seen, the packed record or None among it, and whether the version's copy is complete."""
+    """One user's read. deadline: after which nobody waits; None: no such moment. reply: what was seen, the packed record or None
+    among it, and whether the version's copy is complete."""
 
     record_key: str
     marker_key: str
     user_id: str
+    deadline: Deadline | None
     reply: asyncio.Future[tuple[Seen, bool]] = field(compare=False)
 
 
@@ -68,6 +71,7 @@ class UserReader:
             record_key=keys.user_record(application, version, query.user_id),
             marker_key=keys.load_marker(application, version),
             user_id=query.user_id,
+            deadline=query.deadline,
             reply=asyncio.get_running_loop().create_future(),
         )
         self._waiting.append(ask)
@@ -112,12 +116,16 @@ class UserReader:
         self._start()
 
     async def _round_trip(self, asks: list[_Ask]) -> None:
-        """Two replies an ask; an error of one command is its own ask's, a lost connection everybody's."""
+        """Two replies an ask; an error of one command is its own ask's, a lost connection everybody's.
+
+        It ends when the last of those who wait gives up: a Redis that hangs keeps no later request waiting.
+        """
         try:
-            found = await self._asked(asks)
-            if any(isinstance(reply, NoScriptError) for reply in found):
-                await taught(self._client, READ)
+            async with asyncio.timeout(_left_s(asks)):
                 found = await self._asked(asks)
+                if any(isinstance(reply, NoScriptError) for reply in found):
+                    await taught(self._client, READ)
+                    found = await self._asked(asks)
         except (RedisError, OSError) as error:
             found = [error] * (2 * len(asks))
         except asyncio.CancelledError:
@@ -150,6 +158,14 @@ class UserReader:
             ask.reply.set_exception(
                 DependencyUnavailable(f"The nearline state of a user cannot be read: {type(error).__name__}: {error}")
             )
+
+
+def _left_s(asks: list[_Ask]) -> float | None:
+    """Until the latest of their deadlines; None where one has none."""
+    deadlines = [ask.deadline for ask in asks if ask.deadline is not None]
+    if len(deadlines) < len(asks):
+        return None
+    return max(deadline.remaining_ms() for deadline in deadlines) / 1000
 
 
 def checked_record(payload: bytes, *, n_items: int) -> UserRecord:

@@ -14,7 +14,10 @@ from bentos.ranking.decisions import decision_of
 from bentos.ranking.exposures import ExposureWriter, exposure_of
 from bentos.ranking.query import RankingQuery
 from bentos.ranking.queued import QueuedWriter
-from bentos.ranking.schema import RecommendRequest
+from bentos.ranking.rulebook import check_pins
+from bentos.ranking.rules import PINNED, not_pinned
+from bentos.ranking.schema import RecommendContext, RecommendRequest
+from bentos.ranking.schema_lists import SessionRequest
 from bentos.ranking.shadow import Asked, ShadowScorer
 from bentos.ranking.sources import FRESH, why_fresh
 from bentos.ranking.stages import BACKFILL, POPULAR
@@ -82,21 +85,19 @@ class Recommender:
             raise self._nothing()
         return assignment
 
-    async def recommend(self, request: RecommendRequest, *, request_id: str) -> dict[str, object]:
-        """A RecommendReply as plain values. Raises InvalidRequest, SnapshotNotFound.
+    async def recommend(
+        self, request: RecommendRequest, *, request_id: str, within_ms: float | None = None
+    ) -> dict[str, object]:
+        """A RecommendReply as plain values. within_ms: of the call that this is a part of. Raises InvalidRequest, SnapshotNotFound.
 
         A request whose process was stopped for longer than a lease of its snapshot lasts is answered anew, once; of the first
         answer only the time counts.
         """
         arrived_s = time.monotonic()
         check_id(request.user_id, what="user_id")
-        budget_ms = self._spec.request_budget_ms
-        asked = Asked(request, request_id, min(request.deadline_ms or budget_ms, budget_ms))
-        leased_until_s = self._live.lease()
-        answer = await self._answer_surely(asked, arrived_s=arrived_s)
-        if self._live.outlived(leased_until_s):
-            await self._live.check()
-            answer = await self._answer_surely(asked, arrived_s=arrived_s)
+        check_pins(request.rules, n=request.n)
+        asked = Asked(request, request_id, self._budget_ms(request.deadline_ms, within_ms))
+        answer = await self._leased(asked, arrived_s=arrived_s)
         if self._exposures.wants(request.user_id):
             self._exposures.note(answer.exposure)
             self._decisions.note(answer.decision)
@@ -104,12 +105,41 @@ class Recommender:
                 self._shadow.score(asked, answer.shadow)
         return answer.reply
 
+    async def session(self, request: SessionRequest, *, request_id: str) -> dict[str, object]:
+        """A RecommendReply for nobody known, from the live snapshot; neither it nor its features are logged: no user, no click
+        that could be told to be of this list. Raises as `recommend` does."""
+        arrived_s = time.monotonic()
+        check_pins(request.rules, n=request.n)
+        anonymous = RecommendRequest(
+            user_id="",
+            n=request.n,
+            exclude=request.exclude,
+            rules=request.rules,
+            details=request.details,
+            context=RecommendContext(recent_items=request.recent_items),
+        )
+        asked = Asked(anonymous, request_id, self._budget_ms(request.deadline_ms))
+        return (await self._leased(asked, arrived_s=arrived_s)).reply
+
+    def _budget_ms(self, *stated_ms: float | None) -> float:
+        """The application's, or less where less is stated."""
+        return min([self._spec.request_budget_ms, *(ms for ms in stated_ms if ms is not None)])
+
+    async def _leased(self, asked: Asked, *, arrived_s: float) -> _Answer:
+        leased_until_s = self._live.lease()
+        answer = await self._answer_surely(asked, arrived_s=arrived_s)
+        if self._live.outlived(leased_until_s):
+            await self._live.check()
+            answer = await self._answer_surely(asked, arrived_s=arrived_s)
+        return answer
+
     def _nothing(self) -> SnapshotNotFound:
         return SnapshotNotFound(f"{self._spec.name} has nothing to serve: {self._live.problem}.", mend=self._live.mend)
 
     async def _answer_surely(self, asked: Asked, *, arrived_s: float) -> _Answer:
         """From the assigned snapshot; where that is a canary and it raises, from the live one, which counts against the canary."""
-        assignment = self.assign(asked.request.user_id)
+        user_id = asked.request.user_id
+        assignment = self.assign(user_id) if user_id else Assignment(self.pin(), Arm.LIVE)
         try:
             return await self._answer(asked, assignment, arrived_s=arrived_s)
         except Exception as error:
@@ -122,7 +152,7 @@ class Recommender:
 
     async def _answer(self, asked: Asked, assignment: Assignment[RankingContent], *, arrived_s: float) -> _Answer:
         deadline = Deadline.after_ms(asked.budget_ms)
-        query = RankingQuery.of(asked.request, assignment.shown)
+        query = RankingQuery.of(asked.request, assignment.shown, deadline=deadline)
         outcome = await self._cascade.run(query, deadline)
         items = self._items(query, outcome, details=asked.request.details)
         total_ms = (time.monotonic() - arrived_s) * 1000
@@ -137,6 +167,9 @@ class Recommender:
         }
         if outcome.skipped:
             reply["skipped"] = outcome.skipped
+        if pinned := asked.request.rules.pin:
+            missing = not_pinned(query, pinned, outcome)
+            reply |= {"not_pinned": missing} if missing else {}
         exposure = exposure_of(query, outcome, request_id=asked.request_id, arm=assignment.arm, total_ms=total_ms)
         decision = decision_of(query, outcome, asked.request, shown=exposure)
         return _Answer(reply, exposure, decision, assignment.shadow)
@@ -156,9 +189,10 @@ class Recommender:
             items = query.snapshot.content.items
             reasons = Reasons(query)
             for row, index in zip(rows, outcome.batch.ids.tolist(), strict=True):
-                row["title"] = items.titles[index]
-                row["genres"] = items.genres[index]
-                row["creator"] = items.creators[index]
+                face = query.board.face(index)
+                row["title"] = items.titles[face]
+                row["genres"] = items.genres[face]
+                row["creator"] = items.creators[face]
                 row["reason"] = reasons.of(index, source=str(row["source"]))
         return rows
 
@@ -188,6 +222,8 @@ class Reasons:
             return why_trending(self._query.board, index)
         if source == NEW:
             return why_new(self._query.board, index)
+        if source == PINNED:
+            return "pinned by the request"
         if source == BACKFILL:
             return "fills the list: popular in the whole catalogue"
         place = f"no. {self._rank.get(index, 0)} of {len(self._rank)} retrieved"

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from bentos.ranking.schema_rules import MAX_N, BusinessRules, ItemIds
+from infra.catalog.applications.ranking import RANKING
 from infra.catalog.events.ranking import RANKING_EVENTS
 from infra.contracts.ids import MAX_ID_BYTES
 
-MAX_N = 1000
 MAX_EVENTS = 500
 
-_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-_Ids = Annotated[list[str], Field(max_length=5000)]
+MIN_DEADLINE_MS, MAX_DEADLINE_MS = 1, 60_000
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+DeadlineMs = Annotated[
+    float | None,
+    Field(
+        ge=MIN_DEADLINE_MS,
+        le=MAX_DEADLINE_MS,
+        description=f"answer within; what is above the application's budget of {RANKING.request_budget_ms:g} ms counts as that",
+    ),
+]
 
 
 class RecommendContext(BaseModel):
@@ -21,22 +32,41 @@ class RecommendContext(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    recent_items: _Ids = Field([], description="items of this session, newest first; they are not shown again")
+    recent_items: ItemIds = Field([], description="items of this session, newest first; they are not shown again")
+    hour: int | None = Field(
+        None, ge=0, le=23, description="of the caller's day; where it is not said, of the day in UTC"
+    )
+    device: Literal["mobile", "desktop", "tv", "other"] | None = Field(None, description="what the list is shown on")
 
 
-class RecommendRequest(BaseModel):
+class ListOptions(BaseModel):
+    """What all requests for a list may say."""
+
+    model_config = STRICT
+
+    n: int = Field(20, ge=1, le=MAX_N, description="items wanted; the list is shorter only where the catalogue is")
+    exclude: ItemIds = Field([], description="items not to show")
+    rules: BusinessRules = Field(default_factory=BusinessRules)
+    details: bool = Field(False, description="also title, genres, creator and the reason of each item")
+
+
+class UserRequest(ListOptions):
+    """Who asks, and amid what."""
+
+    user_id: str = Field(
+        description=f"1 to {MAX_ID_BYTES} bytes of UTF-8", json_schema_extra={"minLength": 1, "maxLength": MAX_ID_BYTES}
+    )
+    context: RecommendContext = Field(default_factory=RecommendContext)
+
+
+class RecommendRequest(UserRequest):
     """A request for a ranked list."""
 
-    model_config = _STRICT | ConfigDict(
+    model_config = STRICT | ConfigDict(
         json_schema_extra={"examples": [{"user_id": "1", "n": 20, "context": {"recent_items": []}, "exclude": []}]}
     )
 
-    user_id: str
-    n: int = Field(20, ge=1, le=MAX_N, description="items wanted; the list is shorter only where the catalogue is")
-    context: RecommendContext = Field(default_factory=RecommendContext)
-    exclude: _Ids = Field([], description="items not to show")
-    details: bool = Field(False, description="also title, genres, creator and the reason of each item")
-    deadline_ms: float | None = Field(None, gt=0, description="answer within; capped at the application's budget")
+    deadline_ms: DeadlineMs = None
 
 
 class RecommendedItem(BaseModel):
@@ -44,7 +74,7 @@ class RecommendedItem(BaseModel):
 
     item_id: str
     score: float
-    source: str = Field(description="retrieval, fresh, trending, popular, new or backfill")
+    source: str = Field(description="retrieval, fresh, trending, popular, new, pinned or backfill")
     title: str | None = None
     genres: list[str] | None = None
     creator: str | None = None
@@ -57,10 +87,13 @@ class RecommendReply(BaseModel):
     request_id: str
     snapshot: str = Field(description="the one snapshot behind every item, e.g. predictions_v12")
     items: list[RecommendedItem]
-    decided_by: str = Field(description="ranker, or the source whose order was kept")
+    decided_by: str = Field(
+        description="the last stage that scored: ranker, boost where rules did; else the source whose order was kept"
+    )
     degraded: bool = Field(description="true where a stage failed or ran out of time and its fallback was used")
     stage_ms: dict[str, float]
     skipped: dict[str, str] = Field({}, description="stages that failed, and why; absent where none did")
+    not_pinned: dict[str, str] = Field({}, description="pinned items that are not shown, and why; absent where all are")
 
 
 def _event_form() -> dict[str, Any]:

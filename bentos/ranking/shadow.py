@@ -57,7 +57,7 @@ class ShadowScorer:
     async def _score(self, asked: Asked, snapshot: RankingSnapshot) -> None:
         try:
             deadline = Deadline.after_ms(asked.budget_ms)
-            query = RankingQuery.of(asked.request, snapshot)
+            query = RankingQuery.of(asked.request, snapshot, deadline=deadline)
             outcome = await self._cascade.run(query, deadline)
             exposure = exposure_of(
                 query, outcome, request_id=asked.request_id, arm=Arm.SHADOW, total_ms=deadline.elapsed_ms()

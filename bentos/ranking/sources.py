@@ -8,17 +8,14 @@ import numpy as np
 
 from bentos.ranking.query import RankingQuery
 from bentos.ranking.reader import Reader
-from bentos.ranking.stages import RANK, among
+from bentos.ranking.stages import RANK
 from infra.cascade.batch import Batch
 from infra.cascade.kinds import Found, Source
 from infra.cascade.lane import Lane
-from infra.contracts.candidates import Float32s, Int32s, ScoreMap
+from infra.contracts.candidates import ScoreMap
 
 FRESH = "fresh"
 """The source's name, as the answer tells it."""
-
-TAKEN = 200
-"""Fresh candidates of a request."""
 
 RECENT = 100
 """Recent items that make the vector: as many as the stream keeps of a user."""
@@ -69,24 +66,15 @@ class FreshSource(Source[RankingQuery]):
         vectors, recent = query.snapshot.content.vectors, recent_items(query)
         if vectors is None or not recent:
             return _NOTHING
-        user = vectors.user(recent)
-        if not np.any(user):
-            return _NOTHING
         consumed, older = query.removable, None
         if query.may_have_older:
             older = await self._reader.older(query)
             consumed = np.concatenate([consumed, older])
-        k = TAKEN + len(consumed)
+        score_map = ScoreMap(query.snapshot.manifest.score_scale)
+        search = partial(vectors.fresh, recent, hidden=consumed, score_map=score_map)
         if self._lane is None or len(vectors.searched) < _LONG:
-            ids, products = vectors.best(user, k)
+            ids, scores = search()
         else:
-            ids, products = await self._lane.run(partial(vectors.best, user, k))
+            ids, scores = await self._lane.run(search)
         query.older = older
-        return _found(query, ids, products, consumed=consumed)
-
-
-def _found(query: RankingQuery, ids: Int32s, products: Float32s, *, consumed: Int32s) -> Found:
-    kept = ~among(ids, consumed)
-    ordered, scores = ScoreMap(query.snapshot.manifest.score_scale).ordered(ids[kept], products[kept])
-    ordered, scores = ordered[:TAKEN], scores[:TAKEN]
-    return Found(ordered, scores.astype(np.float32), {RANK: np.arange(len(ordered), dtype=np.int32)})
+        return Found(ids, scores.astype(np.float32), {RANK: np.arange(len(ids), dtype=np.int32)})

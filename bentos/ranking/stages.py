@@ -13,7 +13,6 @@ from bentos.ranking.query import RankingQuery
 from bentos.ranking.reader import Reader
 from infra.cascade.batch import Batch, Column
 from infra.cascade.kinds import Filter, Found, Hydrator, Removal, Selector, Source
-from infra.catalog.features.ranking import ranker_matrix
 from infra.contracts.candidates import Float32s, Int32s
 
 RETRIEVAL, POPULAR, BACKFILL = "retrieval", "popular", "backfill"
@@ -53,6 +52,10 @@ class RetrievalSource(Source[RankingQuery]):
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
+    def applies(self, query: RankingQuery) -> bool:
+        """Of nobody nothing is known."""
+        return bool(query.user_id)
+
     async def find(self, query: RankingQuery, batch: Batch) -> Found:
         """The user's list as it is stored; nothing for a user whom batch did not know."""
         await self._reader.read(query)
@@ -74,6 +77,8 @@ class PopularSource(Source[RankingQuery]):
         """The snapshot's popular list, long enough for what filters may take, below what other sources brought."""
         content = query.snapshot.content
         wanted = query.n + len(query.excluded) + len(query.removable)
+        if query.rules.denies or query.rules.boosts or query.board.unavailable is not None:
+            wanted = len(content.popular)
         ids = content.popular[:wanted]
         return Found(ids, below(batch, len(ids)) if len(batch) else content.popular_scores[:wanted])
 
@@ -108,31 +113,6 @@ class ExcludedFilter(Filter[RankingQuery]):
     async def remove(self, query: RankingQuery, batch: Batch) -> list[Removal]:
         """Everything that `exclude` names."""
         return [Removal(among(batch.ids, query.excluded), "excluded by the request")]
-
-
-class FeatureHydrator(Hydrator[RankingQuery]):
-    """Adds the ranker's input."""
-
-    name = "features"
-
-    def applies(self, query: RankingQuery) -> bool:
-        return query.has_candidates
-
-    async def hydrate(self, query: RankingQuery, batch: Batch) -> Mapping[str, Column]:
-        """float32 [n, features], by the function that training uses."""
-        record = query.record
-        if record is None or RANK not in batch.columns:
-            return {}
-        matrix = ranker_matrix(
-            record.features,
-            query.snapshot.content.items.columns,
-            item_indices=batch.ids,
-            scores=batch.scores,
-            ranks=batch.columns[RANK].astype(np.int32, copy=False),
-            best_score=float(record.scores[0]),
-            history=query.history,
-        )
-        return {FEATURES: matrix}
 
 
 class OlderConsumedHydrator(Hydrator[RankingQuery]):
@@ -171,7 +151,10 @@ class BackfillSource(Source[RankingQuery]):
         taken = np.zeros(len(query.snapshot.content.items.item_ids), np.bool_)
         for items in (batch.ids, query.removable, older, query.excluded):
             taken[items] = True
-        ids = order[~taken[order]][:missing]
+        if query.board.unavailable is not None:
+            taken |= query.board.unavailable
+        catalogue, free = query.snapshot.content.items, order[~taken[order]]
+        ids = await query.rules.first_allowed(catalogue, query.board, free, missing)
         return Found(ids, below(batch, len(ids)))
 
 
@@ -202,10 +185,11 @@ class DiversitySelector(Selector[RankingQuery]):
         chosen: list[int] = []
         passed: list[int] = []
         for start in range(0, len(order), _LOOK_AT):
-            items = batch.ids[order[start : start + _LOOK_AT]]
-            creators: list[int] = content.items.columns.creators[items].tolist()
-            for place, (item, creator) in enumerate(zip(items.tolist(), creators, strict=True), start):
-                genres = content.item_genres[item]
+            items = query.board.faces_of(batch.ids[order[start : start + _LOOK_AT]])
+            faces = query.board.faces_of(items)
+            creators: list[int] = content.items.columns.creators[faces].tolist()
+            for place, (face, creator) in enumerate(zip(faces.tolist(), creators, strict=True), start):
+                genres = content.item_genres[face]
                 full = creator >= 0 and of_creator[creator] >= creator_cap
                 if full or any(of_genre[genre] >= genre_cap for genre in genres):
                     passed.append(place)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from bentos.ranking.query import RankingQuery
-from infra.cascade.batch import Outcome
+from infra.cascade.batch import Outcome, Reason
 from infra.cascade.kinds import SideEffect
+from infra.cascade.lane import ABANDONED, REFUSED
 
 if TYPE_CHECKING:
     import prometheus_client
@@ -35,6 +37,26 @@ def _requests() -> prometheus_client.Counter:
     )
 
 
+@functools.cache
+def _held_back() -> prometheus_client.Counter:
+    from prometheus_client import Counter as PrometheusCounter
+
+    return PrometheusCounter(
+        "headgate_stages_held_back",
+        "Stages that did not run, did not count or did not finish, by why",
+        ["application", "stage", "reason"],
+    )
+
+
+@functools.cache
+def _settled() -> prometheus_client.Counter:
+    from prometheus_client import Counter as PrometheusCounter
+
+    return PrometheusCounter(
+        "headgate_settled", "Requests for which a scorer was sure enough to end the scoring", ["application", "by"]
+    )
+
+
 BESIDE = {
     "exposures_logged": "Lists, shown or scored by a shadow, that the log took",
     "exposures_lost": "Lists that the log did not take",
@@ -47,6 +69,8 @@ BESIDE = {
     "shadow_scored": "Requests that a shadow scored after their answer",
     "shadow_dropped": "Requests that a shadow did not score because it was busy with another",
     "shadow_failed": "Requests that a shadow could not score",
+    ABANDONED: "Native calls that ran on when their request had no time left",
+    REFUSED: "Native calls that were not begun because an abandoned one still ran",
 }
 """What happens beside the answers, by its name in /status and, after `headgate_`, in Prometheus."""
 
@@ -73,6 +97,13 @@ class Telemetry(SideEffect[RankingQuery]):
         _beside(name).labels(self._application).inc(number)
         self.counters[name] += number
 
+    def open(self, stages: Iterable[str]) -> None:
+        """Make the metrics, so that no request has to: it would take the first one some milliseconds."""
+        for stage in stages:
+            self._histograms[stage] = _stage_ms().labels(self._application, stage)
+        for degraded in ("false", "true"):
+            _requests().labels(self._application, "ranker", degraded)
+
     async def act(self, query: RankingQuery, outcome: Outcome) -> None:
         """One observation a stage, one count a request."""
         for stage, taken_ms in outcome.stage_ms.items():
@@ -80,6 +111,7 @@ class Telemetry(SideEffect[RankingQuery]):
             if histogram is None:
                 histogram = self._histograms[stage] = _stage_ms().labels(self._application, stage)
             histogram.observe(taken_ms)
+        self._note_held_back(outcome)
         degraded = "true" if outcome.degraded else "false"
         _requests().labels(self._application, outcome.decided_by, degraded).inc()
         self.counters["recommendations"] += 1
@@ -87,3 +119,16 @@ class Telemetry(SideEffect[RankingQuery]):
         self.counters[f"decided_by_{outcome.decided_by}"] += 1
         for removed in outcome.removed:
             self.counters[f"removed_by_{removed.by}"] += len(removed.ids)
+
+    def _note_held_back(self, outcome: Outcome) -> None:
+        """Each stage under its reason; of those that did a part, how many rows and parts it was, to be divided by their number."""
+        for stage, reason in outcome.reasons.items():
+            _held_back().labels(self._application, stage, str(reason)).inc()
+            self.counters[f"{reason}_{stage}"] += 1
+            if reason is Reason.PARTLY:
+                extent = outcome.extents[stage]
+                self.counters[f"rows_of_partly_{stage}"] += extent.rows
+                self.counters[f"parts_of_partly_{stage}"] += extent.parts or 0
+        if outcome.settled_by:
+            _settled().labels(self._application, outcome.settled_by).inc()
+            self.counters[f"settled_by_{outcome.settled_by}"] += 1

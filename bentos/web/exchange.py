@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
+from bentos.web.refusals import wrong_values
 from infra.contracts.errors import CallerError
 
 BODY_TIMEOUT_S = 10.0
@@ -69,20 +70,16 @@ def json_reply(content: object, *, status: int = 200, headers: tuple[tuple[bytes
 
 @dataclass(slots=True)
 class Exchange:
-    """One request."""
+    """One request. variables: of the path; numbers: of the query string, checked, the defaults among them."""
 
     scope: Scope
     receive: Receive
     request_id: str
     max_body_bytes: int
     variables: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, int] = field(default_factory=dict)
     raw: bytes = b""
     """The body, once `json` has read it."""
-
-    @property
-    def query(self) -> dict[str, str]:
-        """The query string's fields; of repeated ones the last."""
-        return dict(parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True))
 
     def header(self, name: bytes) -> bytes:
         """A header's value; empty where it was not sent."""
@@ -101,10 +98,12 @@ class Exchange:
                 mend="Send the header Content-Type: application/json.",
             )
         self.raw = await self.body()
+        if b"NaN" in self.raw or b"Infinity" in self.raw:
+            _check_literals(self.raw)
         try:
             return model.model_validate_json(self.raw)
         except ValidationError as error:
-            raise refusal(error) from error
+            raise refusal(error, model) from error
 
     async def body(self) -> bytes:
         """All of the body. Raises BadRequest 413 as soon as it is known to be too large, 408 where it does not come."""
@@ -154,19 +153,24 @@ class Exchange:
 Handler = Callable[[Exchange], Awaitable[Reply]]
 
 
-def refusal(error: ValidationError) -> BadRequest:
+def refusal(error: ValidationError, model: type[BaseModel]) -> BadRequest:
     """What pydantic found, as one line: 400 where it is not JSON at all, 422 where values are wrong."""
-    found = error.errors(include_url=False, include_context=False)
-    if found[0]["type"] == "json_invalid":
-        return BadRequest(f"The body is not JSON: {found[0]['msg']}.", status=400, mend="Send one JSON object.")
-    parts = []
-    for problem in found[:5]:
-        place = ".".join(str(step) for step in problem["loc"]) or "the body"
-        seen = repr(problem["input"])
-        seen = seen if len(seen) <= 60 else f"{seen[:57]}..."
-        parts.append(f"{place[:80]}: {problem['msg']} (seen {seen})")
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    return BadRequest("; ".join(parts) + more + ".", status=422, mend="See /docs for what this route takes.")
+    first = error.errors(include_url=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        return _not_json(first["msg"])
+    return BadRequest(wrong_values(error, model), status=422, mend="See /docs for what this route takes.")
+
+
+def _check_literals(body: bytes) -> None:
+    """JSON has no NaN and no Infinity, and pydantic takes them. Raises BadRequest where they stand outside of text."""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _not_json(str(error)) from error
+
+
+def _not_json(because: str) -> BadRequest:
+    return BadRequest(f"The body is not JSON: {because}.", status=400, mend="Send one JSON object.")
 
 
 def path_segment(raw: bytes) -> str:

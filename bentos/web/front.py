@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +15,8 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bentos.web.exchange import BadRequest, CallerGone, Exchange, Handler, Reply, json_reply, path_segment
+from bentos.web.refusals import Number, numbers_of
+from bentos.web.request_ids import new_request_id
 from infra.contracts.errors import (
     CallerError,
     ContractViolation,
@@ -37,13 +38,17 @@ _STATUS: tuple[tuple[type[HeadgateError], int], ...] = (
 )
 
 BENTOML_PATHS = ("/metrics", "/livez", "/healthz", "/schema.json")
+BENTOML_APIS = ("/score_rows",)
 BENTOML_FOLDERS = ("/static_content/",)
 """What is answered by BentoML itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route, and all that its OpenAPI entry says. `path` may hold one `{variable}` as its last segment."""
+    """One route, and all that its OpenAPI entry says. Any segment of `path` may be a `{variable}`; query: its whole numbers.
+
+    statuses: those that come with what it gives.
+    """
 
     method: str
     path: str
@@ -52,9 +57,39 @@ class Route:
     description: str = ""
     takes: type[BaseModel] | None = None
     gives: type[BaseModel] | None = None
-    query: dict[str, str] = field(default_factory=dict)
+    query: dict[str, Number] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
+    statuses: tuple[int, ...] = (200,)
     listed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """A path with variables, segment by segment: bytes as they stand in a request, or a variable's name."""
+
+    segments: tuple[bytes | str, ...]
+    by_method: dict[str, Route]
+
+    @classmethod
+    def of(cls, path: str) -> _Template:
+        """Nothing is served there yet."""
+        found = (re.fullmatch(r"\{(\w+)\}", segment) or segment.encode() for segment in path.split("/"))
+        return cls(tuple(part if isinstance(part, bytes) else part[1] for part in found), {})
+
+    def match(self, segments: Sequence[bytes]) -> dict[str, bytes] | None:
+        """The variables' values, still percent-encoded; None where it is another path."""
+        if len(segments) != len(self.segments):
+            return None
+        variables: dict[str, bytes] = {}
+        for wanted, seen in zip(self.segments, segments, strict=True):
+            if isinstance(wanted, bytes):
+                if wanted != seen:
+                    return None
+            elif seen:
+                variables[wanted] = seen
+            else:
+                return None
+        return variables
 
 
 class Front:
@@ -66,17 +101,17 @@ class Front:
         self._routes = routes
         self._max_body_bytes = max_body_bytes
         self._exact: dict[str, dict[str, Route]] | None = None
-        self._prefixed: list[tuple[str, str, dict[str, Route]]] = []
+        self._templates: dict[str, _Template] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
         path: str = scope["path"]
-        if path in BENTOML_PATHS or path.startswith(BENTOML_FOLDERS):
+        if path in BENTOML_PATHS or path in BENTOML_APIS or path.startswith(BENTOML_FOLDERS):
             await self._inner(scope, receive, send)
             return
-        request_id = uuid.uuid4().hex
+        request_id = new_request_id()
         try:
             reply = await self._answer(scope, receive, request_id)
         except CallerGone:
@@ -93,7 +128,8 @@ class Front:
     async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> Reply:
         try:
             route, variables = self._find(scope)
-            return await route.handler(Exchange(scope, receive, request_id, self._max_body_bytes, variables))
+            numbers = numbers_of(route.query, scope["query_string"]) if route.query else {}
+            return await route.handler(Exchange(scope, receive, request_id, self._max_body_bytes, variables, numbers))
         except CallerGone:
             raise
         except HeadgateError as error:
@@ -109,13 +145,10 @@ class Front:
         if self._exact is None:
             self._exact = self._index()
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        by_method, variables = self._exact.get(scope["path"]), {}
+        variables: dict[str, str] = {}
+        by_method = self._exact.get(scope["path"])
         if by_method is None:
-            raw = scope.get("raw_path") or scope["path"].encode()
-            for prefix, name, candidates in self._prefixed:
-                rest = raw[len(prefix) :]
-                if raw.startswith(prefix.encode()) and rest and b"/" not in rest:
-                    by_method, variables = candidates, {name: path_segment(rest)}
+            by_method, variables = self._find_template(scope.get("raw_path") or scope["path"].encode())
         if by_method is None:
             raise BadRequest(f"There is nothing at {scope['path'][:200]!r}.", status=404, mend="See /docs.")
         route = by_method.get(method)
@@ -129,16 +162,22 @@ class Front:
             )
         return route, variables
 
+    def _find_template(self, raw_path: bytes) -> tuple[dict[str, Route] | None, dict[str, str]]:
+        segments = raw_path.split(b"/")
+        for template in self._templates.values():
+            found = template.match(segments)
+            if found is not None:
+                return template.by_method, {name: path_segment(raw) for name, raw in found.items()}
+        return None, {}
+
     def _index(self) -> dict[str, dict[str, Route]]:
         exact: dict[str, dict[str, Route]] = {}
-        prefixed: dict[tuple[str, str], dict[str, Route]] = {}
         for route in self._routes():
-            variable = re.fullmatch(r"(.*/)\{(\w+)\}", route.path)
-            if variable is None:
-                exact.setdefault(route.path, {})[route.method] = route
+            if "{" in route.path:
+                template = self._templates.setdefault(route.path, _Template.of(route.path))
+                template.by_method[route.method] = route
             else:
-                prefixed.setdefault((variable[1], variable[2]), {})[route.method] = route
-        self._prefixed = [(prefix, name, routes) for (prefix, name), routes in prefixed.items()]
+                exact.setdefault(route.path, {})[route.method] = route
         return exact
 
 
@@ -152,13 +191,15 @@ def status_of(error: HeadgateError) -> int:
 def error_reply(error: HeadgateError, *, request_id: str) -> Reply:
     """The one form of errors."""
     status = status_of(error)
-    message = str(error).removesuffix(error.mend).strip()
-    if status == 500:
+    headers = error.headers if isinstance(error, BadRequest) else ()
+    content = error_content(error, request_id=request_id)
+    return json_reply(content, status=status, headers=((b"retry-after", b"1"),) if status == 503 else headers)
+
+
+def error_content(error: HeadgateError, *, request_id: str) -> dict[str, object]:
+    """An ErrorReply as plain values; what is our own fault goes to the log as well."""
+    if status_of(error) == 500:
         _log.error("request %s: %s: %s", request_id, type(error).__name__, error)
     name = error.type if isinstance(error, BadRequest) else type(error).__name__
-    content = {
-        "error": {"type": name, "message": message, "mend": error.mend},
-        "request_id": request_id,
-    }
-    headers = error.headers if isinstance(error, BadRequest) else ()
-    return json_reply(content, status=status, headers=((b"retry-after", b"1"),) if status == 503 else headers)
+    message = str(error).removesuffix(error.mend).strip()
+    return {"error": {"type": name, "message": message, "mend": error.mend}, "request_id": request_id}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 
@@ -10,6 +11,8 @@ from pydantic.json_schema import models_json_schema
 
 from bentos.web.exchange import Exchange, Reply, json_reply
 from bentos.web.front import BENTOML_PATHS, Route
+from bentos.web.refusals import Number
+from infra.contracts.ids import MAX_ID_BYTES
 
 _WHAT = {
     "/metrics": "Prometheus metrics",
@@ -80,10 +83,12 @@ def document(*, title: str, version: str, description: str, routes: Sequence[Rou
 
 
 def _operation(route: Route, schema_of: dict[type[BaseModel], dict[str, object]]) -> dict[str, object]:
-    described: dict[str, object] = {"description": "OK"}
-    if route.gives is not None:
-        described["content"] = {"application/json": {"schema": schema_of[route.gives]}}
-    responses = {"200": described}
+    responses: dict[str, object] = {}
+    for status in route.statuses:
+        described: dict[str, object] = {"description": HTTPStatus(status).phrase}
+        if route.gives is not None:
+            described["content"] = {"application/json": {"schema": schema_of[route.gives]}}
+        responses[str(status)] = described
     for status in sorted({*route.errors, 500}):
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
@@ -92,7 +97,7 @@ def _operation(route: Route, schema_of: dict[type[BaseModel], dict[str, object]]
     operation: dict[str, object] = {
         "summary": route.summary,
         "description": route.description,
-        "operationId": f"{route.method.lower()}{route.path.replace('/', '_').replace('{', '').replace('}', '')}",
+        "operationId": f"{route.method.lower()}{re.sub('[{}]', '', route.path).replace('/', '_')}",
         "tags": ["infrastructure" if route.path == "/readyz" else "service"],
         "responses": responses,
     }
@@ -101,16 +106,22 @@ def _operation(route: Route, schema_of: dict[type[BaseModel], dict[str, object]]
             "required": True,
             "content": {"application/json": {"schema": schema_of[route.takes]}},
         }
-    parameters: list[dict[str, object]] = [
-        {"name": name, "in": "query", "required": False, "description": text, "schema": {"type": "integer"}}
-        for name, text in route.query.items()
-    ]
-    if "{" in route.path:
-        name = route.path[route.path.index("{") + 1 : -1]
-        parameters.append({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
+    parameters = [_query_parameter(name, number) for name, number in route.query.items()]
+    parameters += [_path_parameter(name) for name in re.findall(r"\{(\w+)\}", route.path)]
     if parameters:
         operation["parameters"] = parameters
     return operation
+
+
+def _query_parameter(name: str, number: Number) -> dict[str, object]:
+    schema = {"type": "integer", "minimum": number.least, "maximum": number.most, "default": number.default}
+    return {"name": name, "in": "query", "required": False, "description": number.description, "schema": schema}
+
+
+def _path_parameter(name: str) -> dict[str, object]:
+    """Text in one segment, `/` written as %2F."""
+    schema = {"type": "string", "minLength": 1, "maxLength": MAX_ID_BYTES}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def documentation_routes(describe: Sequence[Route], *, title: str, version: str, description: str) -> list[Route]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,13 +50,31 @@ class Removed:
     because: str
 
 
+class Reason(StrEnum):
+    """Why a stage did not run, did not count or did not finish; `Outcome.skipped` says it in words."""
+
+    NOT_STARTED = "not_started"
+    """It was predicted not to end in time, or no time was left."""
+    OVERRAN = "overran"
+    """It was left behind when its time was used up."""
+    BUSY = "busy"
+    """The native thread was taken by a call that had been given up."""
+    FAILED = "failed"
+    """It raised, or broke what its kind promises."""
+    PARTLY = "partly"
+    """It counts, and did less than all: see extents."""
+    SETTLED = "settled"
+    """An earlier scorer was sure enough to leave it out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a cascade made of one query.
 
     decided_by: the last scorer that worked, else the source of the first candidate shown, else "nothing". settled_by: the scorer
     that was sure enough to leave out what would have refined it; empty where none was. stage_ms: wall-clock of each stage that
-    ran. skipped: stage -> why it did not run, did not count or did not finish. extents: of the scorers that did not do all.
+    ran. started_ms: when, since the first began. skipped: stage -> why it did not run, did not count or did not finish, and
+    reasons: the same without words. extents: of the scorers that did not do all.
     """
 
     batch: Batch
@@ -63,6 +82,8 @@ class Outcome:
     settled_by: str
     degraded: bool
     stage_ms: dict[str, float]
+    started_ms: dict[str, float]
     skipped: dict[str, str]
+    reasons: dict[str, Reason]
     extents: dict[str, Extent]
     removed: list[Removed]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from infra.contracts.errors import DependencyUnavailable
 
 T = TypeVar("T")
+
+ABANDONED, REFUSED = "lane_abandoned", "lane_refused"
+"""What a lane tells: a call was given up while it ran; one was refused because of that."""
 
 
 class LaneBusy(DependencyUnavailable):
@@ -23,9 +26,11 @@ class Lane:
     abandoned, refused: counted since it was made.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, tell: Callable[[str], None] | None = None) -> None:
+        """tell: is called with ABANDONED or REFUSED at each of them."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._left: Future[object] | None = None
+        self._tell = tell
+        self._left: Future[Any] | None = None
         self._queued = 0
         self.abandoned = 0
         self.refused = 0
@@ -33,12 +38,17 @@ class Lane:
     @property
     def is_free(self) -> bool:
         """Whether a call would begin at once."""
-        return self._queued == 0
+        return self._queued == 0 and not self._is_left
+
+    @property
+    def _is_left(self) -> bool:
+        return self._left is not None and not self._left.done()
 
     async def run(self, call: Callable[[], T]) -> T:
         """Its result. Raises what it raises, and LaneBusy."""
-        if self._left is not None:
+        if self._is_left:
             self.refused += 1
+            self._say(REFUSED)
             raise LaneBusy("The native thread is busy with a call that was given up.")
         future = self._pool.submit(call)
         self._queued += 1
@@ -55,16 +65,11 @@ class Lane:
         """Let what runs end by itself; drop the rest."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _leave(self, future: Future[object] | Future[T]) -> None:
+    def _leave(self, future: Future[T]) -> None:
         self.abandoned += 1
-        loop = asyncio.get_running_loop()
-        self._left = future  # type: ignore[assignment]
+        self._say(ABANDONED)
+        self._left = future
 
-        def ended(_: object) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._ended)
-
-        future.add_done_callback(ended)
-
-    def _ended(self) -> None:
-        self._left = None
+    def _say(self, what: str) -> None:
+        if self._tell is not None:
+            self._tell(what)

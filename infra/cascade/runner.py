@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic
 
-from infra.cascade.batch import EMPTY, Batch, Outcome, Removed
+from infra.cascade.batch import EMPTY, Batch, Outcome, Reason, Removed
 from infra.cascade.costs import StageCost
 from infra.cascade.kinds import Q, Scorer, Selector, SideEffect, Source, Stage
+from infra.cascade.lane import LaneBusy
 from infra.cascade.merging import Made, made_by, merged
-from infra.cascade.scoring import Scored, Scoring, too_slow
+from infra.cascade.scoring import Scored, Scoring
 from infra.cascade.steps import FAIL, SETTLED_BY, USE_PREVIOUS, Step, Together
 from infra.contracts.decisions import Extent
-from infra.contracts.errors import ContractViolation, DeadlineExceeded
+from infra.contracts.errors import ContractViolation, DeadlineExceeded, DependencyUnavailable
 from infra.resilience.complaints import Complaints
 from infra.resilience.deadline import Clock, Deadline
 
@@ -42,7 +43,7 @@ class Cascade(Generic[Q]):
         """
         run = _Run(query, deadline, self, self._complaints.note, extents)
         for group in self._groups:
-            await run.group([step for step in group if step.stage.applies(query)])
+            await run.group(group)
         return run.outcome()
 
 
@@ -73,13 +74,16 @@ class _Run(Generic[Q]):
         self._source_names = cascade.source_names
         self._costs = cascade.costs
         self._clock = deadline.clock
+        self._began_s = deadline.clock()
         self._complain = complain
         self._extents_given = extents or {}
         self._batch = EMPTY
         self._scored_by = self._settled_by = ""
         self._degraded = False
         self._stage_ms: dict[str, float] = {}
+        self._started_ms: dict[str, float] = {}
         self._skipped: dict[str, str] = {}
+        self._reasons: dict[str, Reason] = {}
         self._extents: dict[str, Extent] = {}
         self._removed: list[Removed] = []
 
@@ -88,114 +92,167 @@ class _Run(Generic[Q]):
         if not decided_by:
             decided_by = self._source_names[self._batch.sources[0]] if len(self._batch) else "nothing"
         return Outcome(
-            self._batch,
-            decided_by,
-            self._settled_by,
-            self._degraded,
-            self._stage_ms,
-            self._skipped,
-            self._extents,
-            self._removed,
+            batch=self._batch,
+            decided_by=decided_by,
+            settled_by=self._settled_by,
+            degraded=self._degraded,
+            stage_ms=self._stage_ms,
+            started_ms=self._started_ms,
+            skipped=self._skipped,
+            reasons=self._reasons,
+            extents=self._extents,
+            removed=self._removed,
         )
 
     async def group(self, steps: Sequence[Step[Q]]) -> None:
-        """One step, or several that see the same batch."""
-        if len(steps) == 1:
-            await self._step(steps[0], self._batch)
-            return
-        before = self._batch
-        made = await asyncio.gather(*(self._made(step, before) for step in steps), return_exceptions=True)
-        for step, result in zip(steps, made, strict=True):
-            self._take_in(step, result)
+        """One step, or several that see the same batch; where one of them fails the request, the others are given up."""
+        wanted = [step for step in steps if self._is_wanted(step)]
+        if len(wanted) == 1:
+            self._take_in(wanted[0], await self._tried(wanted[0], self._batch))
+        elif wanted:
+            before = self._batch
+            try:
+                async with asyncio.TaskGroup() as together:
+                    tasks = [together.create_task(self._tried(step, before)) for step in wanted]
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from None
+            for step, task in zip(wanted, tasks, strict=True):
+                self._take_in(step, task.result())
 
-    async def _step(self, step: Step[Q], batch: Batch) -> None:
-        if step.refines and self._settled_by:
-            self._skipped[step.stage.name] = f"{SETTLED_BY}{self._settled_by}"
-            return
+    def _is_wanted(self, step: Step[Q]) -> bool:
+        name = step.stage.name
         try:
-            result: Made | BaseException = await self._made(step, batch)
-        except Exception as error:  # noqa: BLE001 - the step's policy says what becomes of it
-            result = error
-        self._take_in(step, result)
+            if not step.stage.applies(self._query):
+                return False
+        except Exception as error:  # noqa: BLE001 - a stage that cannot say whether it applies has failed
+            self._take_in(step, error)
+            return False
+        if step.refines and self._settled_by:
+            self._skipped[name] = f"{SETTLED_BY}{self._settled_by}"
+            self._reasons[name] = Reason.SETTLED
+            return False
+        return True
 
-    def _take_in(self, step: Step[Q], result: Made | BaseException) -> None:
+    async def _tried(self, step: Step[Q], batch: Batch) -> Made | Exception:
+        """What the stage gives, or its failure; raises that of a step that fails the request, and where the request itself ends."""
+        try:
+            return await self._made(step, batch)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            error: Exception = DependencyUnavailable(f"What {step.stage.name} waited for was given up by another.")
+        except Exception as raised:  # noqa: BLE001 - the step's policy says what becomes of it
+            error = raised
+        if step.on_failure is FAIL:
+            raise error
+        return error
+
+    def _take_in(self, step: Step[Q], result: Made | Exception) -> None:
         """Put what a step made into the batch; where it failed, do what its policy says."""
         stage = step.stage
-        if not isinstance(result, BaseException):
+        if not isinstance(result, Exception):
             try:
-                self._batch, self._removed = merged(stage, result, self._batch, self._source_names, self._removed)
+                batch, removed = merged(stage, result, self._batch, self._source_names, self._removed)
+                is_sure = isinstance(result, Scored) and self._is_settled(step, batch)
             except Exception as error:  # noqa: BLE001 - what breaks its kind's promise has failed
                 result = error
             else:
-                if isinstance(result, Scored) and len(self._batch):
-                    self._scored(step, result)
+                self._batch, self._removed = batch, removed
+                if isinstance(result, Scored) and len(batch):
+                    self._scored(step, result, is_sure=is_sure)
                 return
-        if step.on_failure is FAIL or not isinstance(result, Exception):
+        if step.on_failure is FAIL:
             raise result
         because = f"{type(result).__name__}: {result}"
         self._skipped[stage.name] = because
+        self._reasons.setdefault(stage.name, _reason_of(result))
         self._degraded = self._degraded or step.on_failure is USE_PREVIOUS
         self._complain(stage.name, f"stage {stage.name} failed, {step.on_failure}: {because}")
 
-    def _scored(self, step: Step[Q], scored: Scored) -> None:
+    def _is_settled(self, step: Step[Q], batch: Batch) -> bool:
+        return step.settles is not None and len(batch) > 0 and step.settles(self._query, batch)
+
+    def _scored(self, step: Step[Q], scored: Scored, *, is_sure: bool) -> None:
         """After a scorer that worked: it has decided, maybe without all that it wanted to do, and may have settled the request."""
         name = step.stage.name
         self._scored_by = name
         if scored.lacking:
             self._skipped[name] = scored.lacking
+            self._reasons[name] = Reason.PARTLY
             self._degraded = self._degraded or step.on_failure is USE_PREVIOUS
         if scored.lacking or scored.done.parts is not None:
             self._extents[name] = scored.done
-        if step.settles is not None and step.settles(self._query, self._batch):
+        if is_sure:
             self._settled_by = name
 
     async def _made(self, step: Step[Q], batch: Batch) -> Made:
         """What the stage gives, within its budget. A native call in a thread runs on, but frees the request."""
-        stage, started_s = step.stage, self._clock()
-        try:
-            if isinstance(stage, SideEffect):
-                await stage.act(self._query, self.outcome())
-                return None
-            if step.budget_ms is None:
-                return await self._unhurried(step, batch)
-            slot = self._deadline.within_ms(step.budget_ms)
-            left_ms = (slot.ends_s - slot.started_s) * 1000
-            if left_ms <= 0:
-                raise DeadlineExceeded(f"{stage.name} could not start: the deadline passed {-left_ms:.1f} ms ago.")
-            return await self._within(step, batch, slot, left_ms)
-        finally:
-            self._stage_ms[stage.name] = (self._clock() - started_s) * 1000
-
-    async def _unhurried(self, step: Step[Q], batch: Batch) -> Made:
-        """Whatever the clock says: all of it, or as much as another run of the query did."""
         stage = step.stage
-        if not isinstance(stage, Scorer):
-            return await made_by(stage, self._query, batch)
-        scoring = Scoring(step, stage, self._query, batch)
-        return await scoring.run(self._extents_given.get(stage.name, Extent(scoring.rows)), self._deadline)
+        scoring = Scoring(step, stage, self._query, batch) if isinstance(stage, Scorer) else None
+        if step.budget_ms is None:
+            planned = None
+            if scoring is not None:
+                planned = self._extents_given.get(stage.name, Extent(scoring.rows))
+            return await self._run(step, batch, scoring, planned, self._deadline)
+        slot = self._deadline.within_ms(step.budget_ms)
+        left_ms = (slot.ends_s - slot.started_s) * 1000
+        if left_ms <= 0:
+            raise self._not_started(stage, f"{stage.name} could not start: the deadline passed {-left_ms:.1f} ms ago.")
+        return await self._within(step, batch, scoring, slot, left_ms)
 
-    async def _within(self, step: Step[Q], batch: Batch, slot: Deadline, left_ms: float) -> Made:
+    async def _within(
+        self, step: Step[Q], batch: Batch, scoring: Scoring[Q] | None, slot: Deadline, left_ms: float
+    ) -> Made:
         """Start only what is predicted to end in time, and free the request when the time is used up."""
         stage, cost = step.stage, self._costs[step.stage.name]
-        made: Made
-        scoring = Scoring(step, stage, self._query, batch) if isinstance(stage, Scorer) else None
-        if scoring is not None:
-            planned = scoring.planned(cost, left_ms)
+        planned = scoring.planned(cost, left_ms) if scoring is not None else None
+        if planned is not None:
             size = planned.rows
         else:
-            size = stage.size(self._query, batch)
-            if cost.predict_ms(size) > left_ms:
-                cost.forgive()
-                raise too_slow(stage.name, cost, size, left_ms)
+            size = scoring.least if scoring is not None else stage.size(self._query, batch)
+            predicted_ms = cost.predict_ms(size)
+            if (scoring is not None or predicted_ms > left_ms) and not cost.may_try():
+                told = f"it has {left_ms:.1f} ms, and {size:,} rows take {predicted_ms:.1f} ms"
+                raise self._not_started(stage, f"{stage.name} was not started: {told}.")
+            planned = Extent(size)
+        timeout = asyncio.timeout(left_ms / 1000)
         try:
-            async with asyncio.timeout(left_ms / 1000):
-                if scoring is not None:
-                    made = await scoring.run(planned, slot)
-                else:
-                    made = await made_by(stage, self._query, batch)
+            async with timeout:
+                made = await self._run(step, batch, scoring, planned, slot)
+            if timeout.expired():
+                raise TimeoutError  # it held its end up: what it gives then is too late as well
         except TimeoutError as error:
-            cost.note(size, left_ms)
+            if not timeout.expired():
+                raise
+            cost.note_overrun(size, left_ms)
+            self._reasons[stage.name] = Reason.OVERRAN
             raise DeadlineExceeded(f"{stage.name} took longer than its {left_ms:.1f} ms.") from error
         share = made.share if isinstance(made, Scored) else 1.0
         cost.note(size, (self._clock() - slot.started_s) * 1000 / share)
         return made
+
+    async def _run(
+        self, step: Step[Q], batch: Batch, scoring: Scoring[Q] | None, planned: Extent | None, slot: Deadline
+    ) -> Made:
+        stage, started_s = step.stage, self._clock()
+        self._started_ms[stage.name] = (started_s - self._began_s) * 1000
+        try:
+            if scoring is not None and planned is not None:
+                return await scoring.run(planned, slot)
+            if isinstance(stage, SideEffect):
+                await stage.act(self._query, self.outcome())
+                return None
+            return await made_by(stage, self._query, batch)
+        finally:
+            self._stage_ms[stage.name] = (self._clock() - started_s) * 1000
+
+    def _not_started(self, stage: Stage[Q], because: str) -> DeadlineExceeded:
+        self._reasons[stage.name] = Reason.NOT_STARTED
+        return DeadlineExceeded(because)
+
+
+def _reason_of(error: Exception) -> Reason:
+    if isinstance(error, LaneBusy):
+        return Reason.BUSY
+    return Reason.OVERRAN if isinstance(error, DeadlineExceeded) else Reason.FAILED

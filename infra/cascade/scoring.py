@@ -48,19 +48,20 @@ class Scoring(Generic[Q]):
         head = self.step.head
         return len(self.batch) if head is None else min(len(self.batch), head.most)
 
-    def planned(self, cost: StageCost, left_ms: float) -> Extent:
-        """As many rows as are predicted to fit, and parts where that is not sure. Raises DeadlineExceeded where too few fit."""
-        rows, head = self.rows, self.step.head
-        least = rows if head is None else min(rows, head.least)
-        fitting = cost.size_within(left_ms, most=rows)
+    @property
+    def least(self) -> int:
+        """Rows without which scoring is not worth while."""
+        head = self.step.head
+        return self.rows if head is None else min(self.rows, head.least)
+
+    def planned(self, cost: StageCost, left_ms: float) -> Extent | None:
+        """As many rows as are predicted to fit, and parts where that is not sure; None where too few fit."""
+        fitting = cost.size_within(left_ms, most=self.rows)
         if isinstance(self.stage, AnytimeScorer):
-            fitting = max(fitting, least)
+            fitting = max(fitting, self.least)
             ample = cost.is_known and cost.predict_ms(fitting) * _AMPLE <= left_ms
             return Extent(fitting, None if ample else self.stage.parts(self.query))
-        if fitting < least:
-            cost.forgive()
-            raise too_slow(self.stage.name, cost, least, left_ms)
-        return Extent(fitting)
+        return Extent(fitting) if fitting >= self.least else None
 
     async def run(self, planned: Extent, slot: Deadline) -> Scored:
         """Score. Raises what the stage raises, ContractViolation, ArithmeticError, DeadlineExceeded where not one part was done."""
@@ -84,13 +85,6 @@ class Scoring(Generic[Q]):
         return Scored(scores, done, ", ".join(lacking), share)
 
 
-def too_slow(name: str, cost: StageCost, size: int, left_ms: float) -> DeadlineExceeded:
-    """What would not end in time is not started."""
-    return DeadlineExceeded(
-        f"{name} was not started: it has {left_ms:.1f} ms, and {size:,} rows take {cost.predict_ms(size):.1f} ms."
-    )
-
-
 def _check(stage: Scorer[Q], scores: Float32s, rows: int) -> None:
     if scores.dtype != np.float32 or scores.ndim != 1:
         raise ContractViolation(f"{stage.name} gave scores {scores.dtype} {scores.shape}; wanted float32 [n].")
@@ -101,8 +95,11 @@ def _check(stage: Scorer[Q], scores: Float32s, rows: int) -> None:
 
 
 def _behind(scores: Float32s, order: np.ndarray, n: int) -> Float32s:
-    """float32 [n]: the head's scores, and below the lowest of them the other rows as they were, in steps of one."""
+    """float32 [n]: the head's scores, and below the lowest of them the other rows as they were, in steps of one, or of so much
+    that float32 tells them apart."""
+    lowest = scores.min()
+    step = max(np.float32(1), 2 * np.spacing(np.abs(lowest)))
     out = np.empty(n, np.float32)
     out[order[: len(scores)]] = scores
-    out[order[len(scores) :]] = scores.min() - np.arange(1, n - len(scores) + 1, dtype=np.float32)
+    out[order[len(scores) :]] = lowest - step * np.arange(1, n - len(scores) + 1, dtype=np.float32)
     return out

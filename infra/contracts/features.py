@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
 
+from infra.contracts import standing
 from infra.contracts.errors import ContractViolation
 from infra.contracts.events import Record
+from infra.contracts.sketches import estimate, sketch_place
 
 State = Mapping[str, int]
 Deltas = dict[tuple[str, str], dict[str, int]]
@@ -28,9 +29,6 @@ FeatureValue = int | tuple[str, ...] | tuple[tuple[str, int], ...]
 
 BOARD = ""
 """The entity id under which a shard keeps the TOP features of all its entities of a kind; no entity has an empty id."""
-
-SKETCH_REGISTERS = 256
-"""Of a distinct count: its standard error is 1.04 / sqrt(256), 6.5 %; smaller of small counts: 0.5 of 10, 5 of 100."""
 
 _MINUTE = timedelta(seconds=60)
 _US = timedelta(microseconds=1)
@@ -53,10 +51,14 @@ class Aggregation(StrEnum):
     """The k entities of the kind with the most events within the window, and how many: kept a shard, merged by the reader."""
     NEWEST = "newest"
     """The k entities of the kind whose last event within the window is newest, newest first: kept as TOP is."""
+    STANDING = "standing"
+    """The entities of the kind of which a field's last value, however old, is another than `usual`: kept as TOP is."""
 
 
-_BOARDS = (Aggregation.TOP, Aggregation.NEWEST)
-_TIMED = (Aggregation.DISTINCT, Aggregation.LAST, Aggregation.NEWEST)
+_RANKED = (Aggregation.TOP, Aggregation.NEWEST)
+_BOARDS = (*_RANKED, Aggregation.STANDING)
+_TIMED = (Aggregation.DISTINCT, Aggregation.LAST, Aggregation.NEWEST, Aggregation.STANDING)
+_OF = (Aggregation.SUM, Aggregation.DISTINCT, Aggregation.LAST, Aggregation.STANDING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +67,10 @@ class FeatureSpec:
 
     events: the event types that count. window: how far back a value looks; COUNT, SUM, SESSION and TOP count in buckets and take
     the bucket that the window begins in as a whole, up to the bucket of now. DISTINCT, LAST and NEWEST know when a value came last,
-    by the millisecond; one that came ahead of the reader's clock counts, for when it came before is not known any more. of: the
-    field that SUM adds, DISTINCT tells apart and LAST lists. k: of LAST, TOP and NEWEST. gap: of SESSION. valid: values outside are
-    taken for the nearer end; k for lists. default: without state.
+    by the millisecond; one that came ahead of the reader's clock counts, for when it came before is not known any more. STANDING
+    looks back without end; its window is how long it is remembered that the usual was said, against events that come late. of: the
+    field that SUM adds, DISTINCT tells apart, LAST lists and STANDING keeps. k: of LAST, TOP and NEWEST. gap: of SESSION. usual: of
+    STANDING, what is as if nothing was said. valid: values outside are taken for the nearer end. default: without state.
     """
 
     name: str
@@ -79,18 +82,19 @@ class FeatureSpec:
     of: str = ""
     k: int = 0
     gap: timedelta = timedelta(0)
+    usual: str = ""
     bucket: timedelta = _MINUTE
     valid: tuple[int, int] = (0, 2**31 - 1)
 
     def __post_init__(self) -> None:
-        listed = self.aggregation is Aggregation.LAST or self.aggregation in _BOARDS
-        wants_of = self.aggregation in (Aggregation.SUM, Aggregation.DISTINCT, Aggregation.LAST)
+        listed = self.aggregation is Aggregation.LAST or self.aggregation in _RANKED
         wrong = [
             text
             for text, is_wrong in (
                 ("events is empty", not self.events),
                 ("window is shorter than bucket", self.window < self.bucket or self.bucket <= timedelta(0)),
-                ("of is wanted by sum, distinct and last alone", wants_of != bool(self.of)),
+                ("of is wanted by sum, distinct, last and standing alone", (self.aggregation in _OF) != bool(self.of)),
+                ("usual is of standing alone", bool(self.usual) and self.aggregation is not Aggregation.STANDING),
                 ("k is wanted by last, top and newest alone", listed != (self.k > 0)),
                 (
                     "gap is wanted by session alone",
@@ -106,8 +110,8 @@ class FeatureSpec:
 
     @property
     def dtype(self) -> str:
-        """`int64`, `list[str]` (LAST, NEWEST) or `list[(str, int64)]` (TOP)."""
-        if self.aggregation in (Aggregation.LAST, Aggregation.NEWEST):
+        """`int64`, `list[str]` (LAST, NEWEST, STANDING) or `list[(str, int64)]` (TOP)."""
+        if self.aggregation in (Aggregation.LAST, Aggregation.NEWEST, Aggregation.STANDING):
             return "list[str]"
         return "list[(str, int64)]" if self.aggregation is Aggregation.TOP else "int64"
 
@@ -141,7 +145,7 @@ class FeatureSpec:
 
     def value(self, state: State, now_us: int) -> FeatureValue:
         """The value at a moment: a pure function of the state and the clock."""
-        return self._value(_Fields(state).of(self.code), now_us)
+        return self._value(Fields(state).of(self.code), now_us)
 
     def _value(self, fields: Sequence[tuple[str, int]], now_us: int) -> FeatureValue:
         match self.aggregation:
@@ -150,16 +154,25 @@ class FeatureSpec:
             case Aggregation.SESSION:
                 return self._clipped(self._session(fields, now_us))
             case Aggregation.DISTINCT:
-                return self._clipped(self._distinct(fields, now_us))
+                return self._clipped(estimate(fields, since_ms=self._since_ms(now_us)))
             case Aggregation.LAST | Aggregation.NEWEST:
                 return tuple(member for _, member in self._members(fields, now_us)[: self.k])
             case Aggregation.TOP:
                 counts = self._board(fields, now_us)
                 return tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[: self.k])
+            case Aggregation.STANDING:
+                return tuple(sorted(self._standing(fields)))
 
-    def board(self, state: State, now_us: int) -> dict[str, int]:
+    def standing(self, fields: Fields) -> dict[str, str]:
+        """Of STANDING, by entity of one shard: what stands, where it is not the usual."""
+        return self._standing(fields.of(self.code))
+
+    def _standing(self, fields: Iterable[tuple[str, int]]) -> dict[str, str]:
+        return {entity: value for entity, (_, value) in standing.newest(fields).items() if value != self.usual}
+
+    def board(self, of_shard: Fields, now_us: int) -> dict[str, int]:
         """The members of one shard that have events within the window: how many (TOP), or the last one's millisecond (NEWEST)."""
-        fields = _Fields(state).of(self.code)
+        fields = of_shard.of(self.code)
         if self.aggregation is Aggregation.NEWEST:
             return {member: at_ms for at_ms, member in self._members(fields, now_us)}
         return self._board(fields, now_us)
@@ -191,21 +204,6 @@ class FeatureSpec:
             total, at = total + counts[bucket], bucket
         return total
 
-    def _distinct(self, fields: Iterable[tuple[str, int]], now_us: int) -> int:
-        """HyperLogLog (Flajolet, Fusy, Gandouet and Meunier 2007) over a sliding window: each register keeps, for each rank, when
-        it was last seen (Chabchoub and Hebrail 2010), so that nothing but the window decides what counts."""
-        since_ms = self._since_ms(now_us)
-        ranks: dict[int, int] = {}
-        for place, at_ms in fields:
-            if at_ms > since_ms:
-                register, rank = (int(part) for part in place.split("."))
-                ranks[register] = max(rank, ranks.get(register, 0))
-        m = SKETCH_REGISTERS
-        empty = m - len(ranks)
-        raw = (0.7213 / (1 + 1.079 / m)) * m * m / (empty + math.fsum(2.0**-rank for rank in ranks.values()))
-        estimate = m * math.log(m / empty) if raw <= 2.5 * m and empty else raw
-        return round(estimate)
-
     def _members(self, fields: Iterable[tuple[str, int]], now_us: int) -> list[tuple[int, str]]:
         """(milliseconds, member) within the window, newest first."""
         since_ms = self._since_ms(now_us)
@@ -230,12 +228,14 @@ class FeatureSpec:
             case Aggregation.LAST | Aggregation.NEWEST:
                 kept = {member for _, member in self._members(fields, now_us)[: self.k]}
                 yield from (member for member, _ in fields if member not in kept)
+            case Aggregation.STANDING:
+                yield from standing.forgettable(fields, usual=self.usual, before_us=now_us - self.window_us)
             case _:
                 yield from (place for place, _ in fields if int(place.partition(":")[0]) < first)
 
 
-class _Fields:
-    """A state's fields by the code of their feature."""
+class Fields:
+    """A state's fields by the code of their feature; as good as the state for whatever reads it several times."""
 
     def __init__(self, state: State) -> None:
         self._by_code: dict[str, list[tuple[str, int]]] = {}
@@ -244,6 +244,7 @@ class _Fields:
             self._by_code.setdefault(code, []).append((place, amount))
 
     def of(self, code: str) -> list[tuple[str, int]]:
+        """(place, amount) of one feature."""
         return self._by_code.get(code, [])
 
 
@@ -291,6 +292,10 @@ class FeaturePlan:
         """The kinds of entities that have features."""
         return list(self._of_kind)
 
+    def keeps(self, kind: str) -> bool:
+        """Whether the kind's boards hold what stands however old it is."""
+        return any(spec.aggregation is Aggregation.STANDING for spec in self._of_kind.get(kind, []))
+
     def counts(self, record: Record) -> bool:
         """Whether a record changes any state."""
         return (record.kind, record.event_type) in self._contributions
@@ -327,6 +332,9 @@ class FeaturePlan:
                         if not isinstance(said, int):
                             continue
                         field, amount, is_largest = f"+{part.code}:{time_us // part.bucket_us}", said, False
+                    elif family is Aggregation.STANDING:
+                        field = f"^{part.code}:{standing.place_of(entity_id, str(said))}"
+                        key, amount, is_largest = (kind, BOARD), time_us, True
                     else:
                         place = said if family is Aggregation.LAST else sketch_place(str(said))
                         field, amount, is_largest = f"^{part.code}:{place}", time_us // 1000, True
@@ -343,12 +351,12 @@ class FeaturePlan:
 
     def features(self, kind: str, state: State, now_us: int) -> dict[str, FeatureValue]:
         """Every feature of one entity of that kind at a moment, by name; boards apart."""
-        fields = _Fields(state)
+        fields = Fields(state)
         return {spec.name: spec._value(fields.of(spec.code), now_us) for spec in self.of(kind)}
 
     def stale(self, kind: str, state: State, now_us: int) -> list[str]:
         """The fields of a state that no value at this moment or later depends on; fields of unknown features stay."""
-        fields = _Fields(state)
+        fields = Fields(state)
         wanted: set[str] = set()
         listed: set[str] = set()
         for spec in self._of_kind.get(kind, []):
@@ -370,14 +378,6 @@ def merged(state: State, deltas: Mapping[str, int]) -> dict[str, int]:
         else:
             out[field] = before + amount if field[0] == "+" else max(before, amount)
     return out
-
-
-def sketch_place(value: str) -> str:
-    """Where a value stands in a distinct count: `register.rank`, of a 64-bit BLAKE2b: 8 bits choose, the rest is ranked by its
-    leading zeros + 1."""
-    number = int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest())
-    rest = number >> 8
-    return f"{number & 0xFF}.{57 - rest.bit_length()}"
 
 
 def digest(states: Mapping[tuple[str, str], State], plan: FeaturePlan, now_us: int) -> str:

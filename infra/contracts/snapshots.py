@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field
 from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from infra.contracts.canaries import Canary
 from infra.contracts.errors import MoveNotAllowed, SnapshotCorrupt
@@ -81,10 +83,34 @@ class RankerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class StageInfo:
+    """One scorer of the cascade, by what it added on the held-out window to the stages before it that are on.
+
+    ndcg10: of the lists after it; gain: the mean difference, gain_low95: the lower end of its 95 % interval. on: whether serving
+    applies it. inputs: the names of what it takes, in order, and weights: of a sum of them, one each; part: the file of a stage
+    that has one. Those three are empty where the stage needs none.
+    """
+
+    ndcg10: float
+    gain: float
+    gain_low95: float
+    on: bool
+    inputs: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    part: str = ""
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> StageInfo:
+        """From JSON."""
+        return cls(**{**fields, "inputs": tuple(fields["inputs"]), "weights": tuple(fields["weights"])})
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything a reader must know of one snapshot. Sealed once; a snapshot exists if and only if this does.
 
     records_root: SHA-256 over the digests of what Redis must hold, hexadecimal; empty in snapshots sealed before there was one.
+    stages: the cascade's scorers by name, those that there are; empty where nothing was judged: the ranker alone is applied.
     """
 
     application: ApplicationName
@@ -105,6 +131,7 @@ class Manifest:
     parts: dict[str, Part]
     ranker: RankerInfo
     records_root: str = field(default="")
+    stages: dict[str, StageInfo] = field(default_factory=dict)
     digest: str = field(default="")
 
     def to_json(self) -> str:
@@ -123,6 +150,7 @@ class Manifest:
         ranker = fields["ranker"]
         ranker["feature_order"] = tuple(ranker["feature_order"])
         fields["ranker"] = RankerInfo(**ranker)
+        fields["stages"] = {name: StageInfo.from_fields(said) for name, said in fields.get("stages", {}).items()}
         for name in ("user_feature_order", "item_feature_order"):
             fields[name] = tuple(fields[name])
         manifest = cls(**fields)
@@ -141,12 +169,16 @@ class Manifest:
         del fields["digest"]
         if not self.records_root:
             del fields["records_root"]  # sealed before there was one: the digest was taken without
+        if not self.stages:
+            del fields["stages"]  # likewise
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _require_fields(seen: dict[str, object]) -> None:
     """Raise SnapshotCorrupt where another release of this code sealed the manifest."""
-    known = {part.name: part.default is MISSING for part in dataclass_fields(Manifest)}
+    known = {
+        part.name: part.default is MISSING and part.default_factory is MISSING for part in dataclass_fields(Manifest)
+    }
     lacks = [name for name, needed in known.items() if needed and name not in seen]
     strange = sorted(seen.keys() - known.keys())
     if lacks or strange:

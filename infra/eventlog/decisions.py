@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -21,19 +21,32 @@ BEGINNING = "0-0"
 _POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 _APPEND = """#!lua
+local number = 0
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local told = redis.call('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #told, 2 do
+    if told[i] == 'entries-added' then number = told[i + 1] end
+  end
+end
 for at = 2, #ARGV, 2 do
-  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'd', ARGV[at], 'f', ARGV[at + 1])
+  number = number + 1
+  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'd', ARGV[at], 'f', ARGV[at + 1], 'n', string.format('%.0f', number))
 end
 """
+# Each entry has the number that it is of all that ever came: so a reader sees how many were dropped before it came.
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedDecision:
-    """An answer as it is read back, and as the archive keeps it: document is JSON, features the matrix's bytes."""
+    """An answer as it is read back, and as the archive keeps it: document is JSON, features the matrix's bytes.
+
+    number: which of all answers that the log ever took; 0 where that is not known, as in what the archive gives back.
+    """
 
     position: str
     document: bytes
     features: bytes
+    number: int = field(default=0, compare=False)
 
     def decision(self) -> Decision:
         """Raises ContractViolation where headgate did not write it."""
@@ -72,8 +85,15 @@ class RedisDecisionLog:
             found = await self._client.xrange(self._stream, min=f"({after}", max="+", count=count)
         except (RedisError, OSError, TimeoutError) as error:
             raise DependencyUnavailable(f"The decision log cannot be read: {error}.") from error
-        rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
-        return [LoggedDecision(at.decode(), fields[b"d"], fields[b"f"]) for at, fields in rows]
+        return _entries(found)
+
+    async def newest(self, *, count: int, before: str = "") -> list[LoggedDecision]:
+        """Up to `count` entries, newest first, from below a position or from the end. Raises DependencyUnavailable."""
+        try:
+            found = await self._client.xrevrange(self._stream, max=f"({before}" if before else "+", count=count)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise DependencyUnavailable(f"The decision log cannot be read: {error}.") from error
+        return _entries(found)
 
     async def trim(self, *, upto: str) -> None:
         """Drop what is archived: all up to a position."""
@@ -82,6 +102,11 @@ class RedisDecisionLog:
             await self._client.xtrim(self._stream, minid=f"{milliseconds}-{int(sequence) + 1}", approximate=False)
         except (RedisError, OSError, TimeoutError) as error:
             raise DependencyUnavailable(f"The decision log cannot be trimmed: {error}.") from error
+
+
+def _entries(found: object) -> list[LoggedDecision]:
+    rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
+    return [LoggedDecision(at.decode(), fields[b"d"], fields[b"f"], int(fields.get(b"n", b"0"))) for at, fields in rows]
 
 
 def encoded(decision: Decision) -> tuple[bytes, bytes]:

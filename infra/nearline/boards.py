@@ -1,4 +1,4 @@
-"""boards: what the boards of all shards say at one moment, merged and kept in memory by a service: what many take, what is new."""
+"""boards: what the boards of all shards say at one moment, as a service keeps them: what many take, what is new, what stands."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import redis.asyncio
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from infra.contracts.errors import DependencyUnavailable
 from infra.contracts.events import SHARDS, shard_of
-from infra.contracts.features import BOARD, FeaturePlan, FeatureValue, State
+from infra.contracts.features import BOARD, Aggregation, FeaturePlan, FeatureValue, Fields, State
 from infra.contracts.ids import ApplicationName
 from infra.nearline.state import state_of
 from infra.resilience.complaints import Complaints
@@ -29,6 +29,11 @@ EVERY_S = 1.0
 RESTS = 10
 """And at least so many times as long as the read took: however large the boards grow, they take a tenth of the event loop."""
 
+_RESTS_ASKED = 2
+"""The same where somebody waits for what was just logged: then they take a third."""
+
+_LOOK_EVERY_S = 0.02
+
 _PASSES = 20
 """Reads of one refresh, at most: under a storm of new items up to eight were seen."""
 
@@ -39,20 +44,25 @@ return found
 """
 # One script a shard: the worker moves offset and states between any two commands.
 
+Standing = Mapping[str, Mapping[str, str]]
+"""By feature and entity id."""
+
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """The TOP and NEWEST features of one kind at a moment, merged over the shards.
+    """The TOP, NEWEST and STANDING features of one kind at a moment, merged over the shards.
 
     lists: by feature, (entity id, count or millisecond), best first, at most the feature's k, ties by id. about: the other
-    features of the listed entities that have a state. offsets: by shard, up to which records this counts; with `now_us` they
-    give the same board again, from the archive alone. now_us: 0 before the first read.
+    features of the listed entities that have a state. standing: by STANDING feature and entity id, what stands, the usual left
+    out; the same object on a reader's next board where nothing else was said. offsets: by shard, up to which records this counts;
+    with `now_us` they give the same board again, from the archive alone. now_us: 0 before the first read.
     """
 
     now_us: int = 0
     offsets: tuple[int, ...] = ()
     lists: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     about: Mapping[str, Mapping[str, FeatureValue]] = field(default_factory=dict)
+    standing: Standing = field(default_factory=dict)
 
     def list(self, name: str) -> tuple[tuple[str, int], ...]:
         """One feature's list; empty before the first read."""
@@ -77,8 +87,14 @@ def merged_board(plan: FeaturePlan, kind: str, shards: Sequence[ShardBoard], now
     An entity lies in one shard, so that merging is choosing.
     """
     lists: dict[str, tuple[tuple[str, int], ...]] = {}
+    standing: dict[str, dict[str, str]] = {}
+    states = [Fields(shard.state) for shard in shards]
     for spec in plan.of(kind, boards=True):
-        values = [pair for shard in shards for pair in spec.board(shard.state, now_us).items()]
+        if spec.aggregation is Aggregation.STANDING:
+            parts = [spec.standing(state) for state in states]
+            standing[spec.name] = {entity_id: value for part in parts for entity_id, value in part.items()}
+            continue
+        values = [pair for state in states for pair in spec.board(state, now_us).items()]
         lists[spec.name] = tuple(sorted(values, key=lambda pair: (-pair[1], pair[0]))[: spec.k])
     listed = _names(lists)
     about = {
@@ -87,7 +103,7 @@ def merged_board(plan: FeaturePlan, kind: str, shards: Sequence[ShardBoard], now
         for entity_id, state in shard.about.items()
         if entity_id in listed and state
     }
-    return Board(now_us, tuple(shard.offset for shard in shards), lists, about)
+    return Board(now_us, tuple(shard.offset for shard in shards), lists, about, standing)
 
 
 def _names(lists: Mapping[str, Sequence[tuple[str, int]]]) -> set[str]:
@@ -105,7 +121,8 @@ class BoardReader:
         self._plan = plan
         self._kind = kind
         self._read = client.register_script(_READ)
-        self._read_at_s = 0.0
+        self._read_at_s = self._took_s = 0.0
+        self._one_at_a_time = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._complaints = Complaints(_log)
         self.current = NO_BOARD
@@ -126,12 +143,38 @@ class BoardReader:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
+    async def reach(self, shard: int, offset: int, *, within_s: float) -> bool:
+        """Whether the current board counts that record, which is waited for so long. Raises DependencyUnavailable.
+
+        The board is read at once where the worker has counted the record, for all that wait for one together: however many do,
+        they take one of the client's connections.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not self._counts(shard, offset):
+                    async with self._one_at_a_time:
+                        if not self._counts(shard, offset) and await self._position(shard) >= offset:
+                            await asyncio.sleep(self._read_at_s + _RESTS_ASKED * self._took_s - time.monotonic())
+                            await self._refresh(time.time_ns() // 1000)
+                    if not self._counts(shard, offset):
+                        await asyncio.sleep(_LOOK_EVERY_S)
+        return self._counts(shard, offset)
+
+    def _counts(self, shard: int, offset: int) -> bool:
+        return self.current is not NO_BOARD and self.current.offsets[shard] >= offset
+
     async def refresh(self, now_us: int) -> None:
-        """Read all shards, one after another. Raises DependencyUnavailable; then the current board stays.
+        """Read all shards, one after another. Raises DependencyUnavailable; then the current board stays."""
+        async with self._one_at_a_time:
+            await self._refresh(now_us)
+
+    async def _refresh(self, now_us: int) -> None:
+        """Two at a time could put an older board in the place of a newer one.
 
         What is new on a board is asked for in another read of its shard, board and offset with it, until nothing is: only then
         the board is what its offsets say. The current board stays where the boards change faster than that.
         """
+        began_s = time.monotonic()
         asked: dict[int, set[str]] = {shard: set() for shard in range(SHARDS)}
         for entity_id in _names(self.current.lists):
             asked[shard_of(self._kind, entity_id)].add(entity_id)
@@ -150,12 +193,25 @@ class BoardReader:
             if not wanted:
                 self.current = board
                 self._read_at_s = time.monotonic()
+                self._took_s = self._read_at_s - began_s
                 return
         self._complain(f"they changed during each of {_PASSES} reads.")
 
     async def _merged(self, shards: list[ShardBoard], now_us: int) -> Board:
         """In a thread: of a busy shop it takes some hundred milliseconds, which no request may wait for."""
-        return await asyncio.to_thread(merged_board, self._plan, self._kind, shards, now_us)
+        return await asyncio.to_thread(self._merge, shards, now_us)
+
+    def _merge(self, shards: list[ShardBoard], now_us: int) -> Board:
+        board, before = merged_board(self._plan, self._kind, shards, now_us), self.current.standing
+        return replace(board, standing=before) if board.standing == before else board
+
+    async def _position(self, shard: int) -> int:
+        """Up to where the worker has counted."""
+        name = keys.nearline_position(self._application, shard)
+        try:
+            return int(await cast("Awaitable[bytes | None]", self._client.hget(name, "offset")) or 0)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise _unreadable(error) from error
 
     async def _shard(self, shard: int, entities: set[str]) -> ShardBoard:
         application, kind = self._application, self._kind
@@ -168,9 +224,7 @@ class BoardReader:
         try:
             reply = cast("list[object]", await self._read(keys=wanted))
         except (RedisError, OSError, TimeoutError) as error:
-            raise DependencyUnavailable(
-                f"The boards cannot be read: {type(error).__name__}: {error}.", mend="Run: make status"
-            ) from error
+            raise _unreadable(error) from error
         return await asyncio.to_thread(_shard_board, names, reply)
 
     async def _run(self) -> None:
@@ -188,6 +242,12 @@ class BoardReader:
         age_s = self.age_s
         kept = "there is none yet" if age_s is None else f"the last one, read {age_s:.0f} s ago, stays"
         self._complaints.note("boards", f"boards of {self._application}: {why} {kept}")
+
+
+def _unreadable(error: Exception) -> DependencyUnavailable:
+    return DependencyUnavailable(
+        f"The boards cannot be read: {type(error).__name__}: {error}.", mend="Run: make status"
+    )
 
 
 def _shard_board(names: Sequence[str], reply: Sequence[object]) -> ShardBoard:

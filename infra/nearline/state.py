@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from infra.contracts.errors import DependencyUnavailable, HeadgateError
 from infra.contracts.events import SHARDS
-from infra.contracts.features import Deltas, FeaturePlan
+from infra.contracts.features import BOARD, Deltas, FeaturePlan
 from infra.contracts.ids import ApplicationName
 from infra.eventlog.scripts import Script, executed
 from infra.nearline.expiry import Clock, Lately, since_boot_s
@@ -81,6 +81,9 @@ SLACK_S = 3600
 """Beyond the longest window: how long the state of an entity lives from when its expiry is set; which is at the first event, and
 at the first one after each half of this. So it outlives its last event by the longest window and half an hour."""
 
+_FOR_EVER_S = 100 * 365 * 86_400
+"""Of a board that holds what stands until something else is said."""
+
 
 class Fenced(HeadgateError):
     """Another worker has taken the shard, or has moved its offset: what this one meant to write was not written."""
@@ -129,6 +132,7 @@ class StateStore:
         self._lease_ms = round(lease_s * 1000)
         self._lately = Lately(SLACK_S / 2, clock)
         self._lives_s = {kind: int(plan.horizon(kind).total_seconds()) + SLACK_S for kind in plan.kinds()}
+        self._boards_live_s = {kind: _FOR_EVER_S for kind in plan.kinds() if plan.keeps(kind)}
 
     async def claim(self, shard: int, owner: str) -> Claim | None:
         """Take a shard that nobody holds, or that `owner` held before; its epoch rises, which fences whoever wrote until now.
@@ -233,7 +237,8 @@ class StateStore:
             if name in known:
                 flat.append(False)
             else:
-                flat.append(self._lives_s[kind])
+                life_s = self._lives_s[kind]
+                flat.append(self._boards_live_s.get(kind, life_s) if entity_id == BOARD else life_s)
                 expiring.append(name)
             flat += fields
             flat += map(str, fields.values())

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Generic
 
@@ -40,11 +41,20 @@ class LiveSnapshots(Generic[T]):
     service that starts beside such a Redis begins with what the journal says.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, store: SnapshotStore, load: Load[T]) -> None:
-        """load: is called in a thread."""
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        store: SnapshotStore,
+        load: Load[T],
+        *,
+        prepare: Callable[[Pinned[T]], Awaitable[object]] | None = None,
+    ) -> None:
+        """load: is called in a thread. prepare: is given what was loaded before any request sees it; what it raises is as if the
+        load had."""
         self._client = client
         self._store = store
         self._load = load
+        self._prepare = prepare
         self._task: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -215,12 +225,21 @@ class LiveSnapshots(Generic[T]):
         _log.info("live: %s generation %d, loaded in %.2f s", alias.version, alias.generation, pinned.load_seconds)
 
     async def _read_leased(self, alias: Alias) -> Pinned[T]:
-        """`read` in a thread; however long it takes, the leases of what is served and of what comes are renewed."""
-        reading = asyncio.ensure_future(asyncio.to_thread(self.read, alias))
-        while not (await asyncio.wait({reading}, timeout=LEASE_S / 5))[0]:
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
-                await self._read_alias()
-        return await reading
+        """Read and prepared; however long it takes, the leases of what is served and of what comes are renewed."""
+        reading = asyncio.create_task(self._read_prepared(alias))
+        try:
+            while not (await asyncio.wait({reading}, timeout=LEASE_S / 5))[0]:
+                with contextlib.suppress(RedisError, OSError, TimeoutError):
+                    await self._read_alias()
+            return await reading
+        finally:
+            reading.cancel()
+
+    async def _read_prepared(self, alias: Alias) -> Pinned[T]:
+        pinned = await asyncio.to_thread(self.read, alias)
+        if self._prepare is not None:
+            await self._prepare(pinned)
+        return pinned
 
     def read(self, alias: Alias) -> Pinned[T]:
         """What the alias names, from the store. Raises SnapshotNotFound, SnapshotCorrupt."""

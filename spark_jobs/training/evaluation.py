@@ -9,8 +9,10 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
+from infra.catalog.features.ranking import RANKER_FEATURES
 from infra.contracts.metrics import ndcg_at_k, recall_at_k
-from spark_jobs.training.examples import SHOWN, Examples
+from spark_jobs.training.examples import Examples
+from spark_jobs.training.one_list import SHOWN
 from spark_jobs.training.ranker import scores_by_trees
 
 NDCG, RECALL = f"ndcg@{SHOWN}", f"recall@{SHOWN}"
@@ -21,6 +23,8 @@ STOPS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 
 POSITIONS = 50
 """Positions of the list whose hits are counted one by one."""
+
+_STORED = RANKER_FEATURES.index("retrieval_score")
 
 Floats = NDArray[np.float64]
 
@@ -90,7 +94,7 @@ def evaluate(booster: xgboost.Booster, examples: Examples, *, trees: int) -> Eva
     return Evaluation(
         users=len(examples),
         ranker=ranker,
-        retrieval=order_of(examples, -examples.ranks.astype(np.float32)),
+        retrieval=order_of(examples, examples.matrix[:, _STORED]),
         popularity=_judged(examples.popular_hits, examples.n_wanted),
         curve=tuple(curve),
         ceiling=float(np.mean(found / examples.n_wanted)) if len(examples) else 0.0,

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from infra.catalog.applications.spec import ApplicationSpec
-from infra.catalog.features.ranking import RANKER_FEATURES, definition_hash
+from infra.catalog.features.ranking import LIGHT_FEATURES, NETWORK_FEATURES, RANKER_FEATURES, definition_hash
 from infra.contracts.errors import StepMissing
+from infra.contracts.snapshots import StageInfo
+from infra.snapshots import tables
 from infra.snapshots.versions import StepOutput, Version
 from spark_jobs.candidates import job as candidates_job
 from spark_jobs.embeddings.fit import Algorithm
 from spark_jobs.embeddings.interactions import gain
 from spark_jobs.embeddings.source import Source
 from spark_jobs.training import evaluation, report, split
-from spark_jobs.training.examples import Examples, Sampling, build
+from spark_jobs.training.ablation import ablation
+from spark_jobs.training.examples import Examples, build
+from spark_jobs.training.moments import LATELY_US
+from spark_jobs.training.one_list import Sampling
 from spark_jobs.training.past import Recipe, past_of
-from spark_jobs.training.ranker import BASE_SCORE, Ranker, gains, keep_order, learn
+from spark_jobs.training.ranker import BASE_SCORE, Ranker, gains, keep_order
+from spark_jobs.training.scorers import Scorers, teach
+from spark_jobs.training.scorers import judged as judge
+from spark_jobs.training.worth import LIGHT, NETWORK, TREES, Worth
 
 STEP = "training"
 MODEL = "ranker.ubj"
+NETWORK_MODEL = "network.onnx"
 REPORT = "ranker_report.html"
 
 TEACHING_USERS = 6000
@@ -84,21 +93,27 @@ def train(
 
         def examples(first_label: int, sampling: Sampling) -> Examples:
             before = events.where(F.col("phase") < first_label)
-            past = past_of(spark, source, before, as_of=moments[first_label - split.TRAIN], spec=spec, recipe=recipe)
-            return build(spark, past, events.where(F.col("phase") == first_label), spec=spec, sampling=sampling)
+            as_of = moments[first_label - split.TRAIN]
+            past = past_of(spark, source, before, as_of=as_of, spec=spec, recipe=recipe)
+            window = events.where(F.col("phase") == first_label)
+            lately = None
+            if cut.kind == "global":
+                lately = before.where(F.col("event_time") >= F.lit(as_of - timedelta(microseconds=LATELY_US)))
+            return build(spark, past, window, spec=spec, sampling=sampling, lately=lately)
 
-        def taught() -> Ranker:
+        def taught() -> tuple[Scorers, Examples]:
             teaching = examples(split.TRAIN, Sampling(TEACHING_USERS, NEGATIVES, options.seed))
-            return learn(teaching, trees=options.trees, seed=options.seed, longest=recipe.k)
+            return teach(teaching, trees=options.trees, seed=options.seed, longest=recipe.k), teaching
 
         judges = max(1, min(JUDGING_USERS, JUDGING_ROWS // recipe.k))
         with ThreadPoolExecutor(2) as pool:  # neither keeps all cores busy by itself
             learning = pool.submit(taught)
             gathering = pool.submit(examples, split.HELD_OUT, Sampling(judges, None, options.seed))
-            ranker, judging = learning.result(), gathering.result()
+            (scorers, teaching), judging = learning.result(), gathering.result()
         events.unpersist()
         advance(1)
-        booster = ranker.booster()
+        ranker, booster = scorers.ranker, scorers.ranker.booster()
+        worth = judge(scorers, judging, seed=options.seed)
         judged = evaluation.evaluate(booster, judging, trees=options.trees)
         advance(1)
         told = report.Told(
@@ -110,15 +125,34 @@ def train(
             ranker=ranker,
             judged=judged,
             gains=gains(booster),
+            worth=worth,
+            without=ablation(teaching, judging, seed=options.seed),
             recipe=recipe,
         )
         out.write(MODEL, ranker.content)
+        if scorers.network is not None:
+            out.write(NETWORK_MODEL, scorers.network)
         out.write(REPORT, report.render(told).encode())
         attempt.figures.update(_figures(ranker, cut.describe()))
+        attempt.figures["stages"] = {name: asdict(info) for name, info in stage_infos(worth, scorers).items()}
         attempt.figures |= {"users_judging": judged.users, "metrics": judged.metrics}
         attempt.figures["seconds"] = round(time.monotonic() - started, 2)
         advance(1)
     return version.output(attempt.path)
+
+
+def stage_infos(worth: Sequence[Worth], scorers: Scorers) -> dict[str, StageInfo]:
+    """The scorers as the manifest keeps them; nothing where nothing was judged, so that the ranker alone is applied."""
+    takes: dict[str, dict[str, Any]] = {
+        LIGHT: {"inputs": LIGHT_FEATURES, "weights": scorers.light or ()},
+        TREES: {"inputs": RANKER_FEATURES, "part": tables.RANKER},
+        NETWORK: {"inputs": NETWORK_FEATURES, "part": tables.NETWORK},
+    }
+    return {
+        one.name: StageInfo(one.ndcg10, one.gain.mean, one.gain.low95, one.on, **takes[one.name])
+        for one in worth
+        if one.name in takes and scorers.ranker.learnt
+    }
 
 
 def leave_in_order(version: Version, *, seed: int) -> StepOutput:

@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from matplotlib.typing import RcKeyType
 
+from spark_jobs.training.ablation import Without
 from spark_jobs.training.evaluation import NDCG, RECALL, Evaluation
+from spark_jobs.training.worth import Worth
 
 COLOURS = {"--ink": "#010101", "--soft": "#020202", "--line": "#030303", "--bar": "#040404", "--bar-2": "#050505"}
 """Each of the page's colours and its stand-in while drawing."""
@@ -91,6 +93,46 @@ def quality(judged: Evaluation) -> Plot:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         said = "; ".join(f"{order} {metrics[order].get(NDCG, 0.0):.4f}" for order in ORDERS)
         return Plot(_inline(figure, name="quality"), f"{NDCG.upper()}: {said}")
+
+
+def stages(worth: Sequence[Worth]) -> Plot:
+    """NDCG after each stage, what is off in grey, and the interval of what each adds."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _drawing(width=6.4, height=2.9)
+        for at, one in enumerate(worth):
+            axes.bar(at, one.ndcg10, 0.5, color=_BAR if one.on else _SOFT)
+            base = one.ndcg10 - one.gain.mean
+            if at:
+                axes.vlines(at, base + one.gain.low95, base + one.gain.high95, color=_INK, linewidth=1.6)
+            note = f"{one.ndcg10:.4f}" + (f"\n{one.gain.mean:+.4f}" if at else "")
+            top = max(one.ndcg10, base + one.gain.high95)
+            axes.annotate(note, (at, top), (0, 4), textcoords="offset points", ha="center", fontsize=9)
+        axes.set_xticks(range(len(worth)), [one.name if one.on else f"{one.name} (off)" for one in worth])
+        axes.tick_params(axis="x", labelcolor=_INK)
+        axes.grid(axis="x", visible=False)
+        axes.set_ylabel(NDCG.upper())
+        axes.margins(y=0.2)
+        said = "; ".join(f"{one.name} {one.ndcg10:.4f}{'' if one.on else ', off'}" for one in worth)
+        return Plot(_inline(figure, name="stages"), f"{NDCG.upper()} after each stage: {said}")
+
+
+def groups(without: Sequence[Without]) -> Plot:
+    """What the trees lose without each group."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _drawing(width=6.4, height=0.55 * len(without) + 0.7)
+        for row, one in enumerate(reversed(without)):
+            axes.barh(row, one.loss.mean, 0.5, color=_BAR if one.loss.low95 > 0 else _SOFT)
+            axes.hlines(row, one.loss.low95, one.loss.high95, color=_INK, linewidth=1.6)
+        names = [f"{one.group} ({one.features})" for one in reversed(without)]
+        axes.set_yticks(range(len(without)), names)
+        axes.axvline(0, color=_SOFT, linewidth=1)
+        axes.set_xlabel(f"{NDCG.upper()} lost without")
+        axes.tick_params(axis="y", labelcolor=_INK)
+        axes.grid(axis="y", visible=False)
+        said = "; ".join(
+            f"{one.group} {one.loss.mean:+.4f} ({one.loss.low95:+.4f} to {one.loss.high95:+.4f})" for one in without
+        )
+        return Plot(_inline(figure, name="groups"), f"{NDCG.upper()} lost without a group: {said}")
 
 
 def learning(judged: Evaluation) -> Plot:

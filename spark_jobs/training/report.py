@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -11,19 +12,23 @@ import jinja2
 
 from infra.catalog.features.ranking import RANKER_FEATURES
 from spark_jobs.training import plots
+from spark_jobs.training.ablation import TREES as ABLATION_TREES
+from spark_jobs.training.ablation import Without
 from spark_jobs.training.evaluation import NDCG, RECALL, Evaluation
-from spark_jobs.training.examples import SHOWN
+from spark_jobs.training.one_list import SHOWN
 from spark_jobs.training.past import Recipe
 from spark_jobs.training.plots import Plot
 from spark_jobs.training.ranker import SHAPE, Ranker
 from spark_jobs.training.split import GlobalSplit, Split
+from spark_jobs.training.worth import Worth
 
 _PAGE = "report.html"
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """All that the page tells. gains: each feature's share of the trees' gain, largest first."""
+    """All that the page tells. gains: each feature's share of the trees' gain, largest first. worth: of each stage, in their order;
+    without: of each group of features; both empty where nothing was learnt."""
 
     snapshot: str
     dataset: str
@@ -33,6 +38,8 @@ class Told:
     ranker: Ranker
     judged: Evaluation
     gains: dict[str, float]
+    worth: tuple[Worth, ...]
+    without: tuple[Without, ...]
     recipe: Recipe
 
 
@@ -154,6 +161,25 @@ def _cards(told: Told) -> list[_Card]:
                 plots.features(told.gains),
             )
         )
+    if told.worth:
+        cards.append(
+            _Card(
+                "What each stage adds",
+                f"{NDCG.upper()} after each stage, with the 95 % interval of what it adds to the last one before it that is on "
+                "(paired bootstrap over users). A stage whose interval does not lie above 0 is off: serving does not apply it. "
+                + _off(told.worth),
+                plots.stages(told.worth),
+            )
+        )
+    if told.without:
+        cards.append(
+            _Card(
+                "What each group of features is worth",
+                f"{NDCG.upper()} that {ABLATION_TREES} trees lose when they are taught and judged without a group. What the user "
+                "took since the batch is part of the history as well, so that genre and creator matches see it without the stream.",
+                plots.groups(told.without),
+            )
+        )
     return [
         *cards,
         _Card(
@@ -167,6 +193,11 @@ def _cards(told: Told) -> list[_Card]:
             plots.positions(judged),
         ),
     ]
+
+
+def _off(worth: Sequence[Worth]) -> str:
+    names = [one.name for one in worth if not one.on]
+    return f"Off in this snapshot: {', '.join(names)}." if names else "All are on in this snapshot."
 
 
 def _timeline(told: Told) -> Plot | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tests.bench.targets import TARGETS
+
+Points = dict[tuple[str, int], dict[str, dict[str, float]]]
+"""(model and rows, callers) -> mode -> per_s, p99_ms and, of what is not alone, ratio."""
 
 METRICS = ("recall_at_20", "ndcg_at_20", "recall_at_1000")
 
@@ -54,6 +58,20 @@ def methods(figures: Mapping[str, float]) -> list[tuple[str, str]]:
                 data, _, method = name[: -len(metric) - 1].partition("_")
                 found[(data, method)] = None
     return list(found)
+
+
+def curve_points(controls: Mapping[str, float]) -> tuple[Points, dict[str, float]]:
+    """The points of the curves of concurrency, in the order measured, and the controls that are none."""
+    points: Points = {}
+    others: dict[str, float] = {}
+    for name, value in controls.items():
+        found = re.fullmatch(r"curve_(\w+_\d+)_(\d+)_([a-z]+)_(per_s|p99_ms|ratio)", name)
+        if found is None:
+            others[name] = value
+        else:
+            curve, callers, mode, what = found.groups()
+            points.setdefault((curve, int(callers)), {}).setdefault(mode, {})[what] = value
+    return points, others
 
 
 def _figure(*, width: float, height: float) -> Figure:
@@ -123,6 +141,40 @@ def _serve(run: Run) -> Figure | None:
     return _stacked_seconds(stages, unit="milliseconds of a request's stage at half load, median")
 
 
+def _cascade(run: Run) -> Figure | None:
+    """One panel a model and size of request: throughput against callers, by mode, over that of calls by themselves."""
+    points, _ = curve_points(run.controls)
+    curves = list(dict.fromkeys(curve for curve, _ in points))
+    if not curves:
+        return None
+    columns = min(3, len(curves))
+    figure = _figure(width=9, height=2.6 * -(-len(curves) // columns))
+    panels = np.atleast_1d(figure.subplots(-(-len(curves) // columns), columns)).ravel()
+    for curve, axes in zip(curves, panels, strict=False):
+        callers = [count for name, count in points if name == curve]
+        for mode, colour in (("shared", _KEPT), ("dispatcher", _BROKEN)):
+            axes.plot(
+                callers,
+                [points[curve, count][mode]["ratio"] for count in callers],
+                color=colour,
+                marker="o",
+                label=mode,
+            )
+        axes.axhline(1, color="black", linewidth=1, linestyle="--")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        axes.set_xticks(callers, [str(count) for count in callers])
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_title(f"{curve.replace('_', ', ')} rows", fontsize=9)
+        axes.set_xlabel("callers", fontsize=8)
+        _bare(axes)
+    for axes in panels[len(curves) :]:
+        axes.set_visible(False)
+    panels[0].set_ylabel("throughput / alone", fontsize=8)
+    panels[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
 def _snapshots(run: Run) -> Figure | None:
     """Seconds until what an operator asked for is so."""
     names = {
@@ -183,6 +235,7 @@ _BY_BENCHMARK = {
     "demo": _demo,
     "batch": _batch,
     "serve": _serve,
+    "cascade": _cascade,
     "snapshots": _snapshots,
     "nearline": _nearline,
     "quality": _quality,

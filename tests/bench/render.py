@@ -104,8 +104,11 @@ def _section(name: str, command: str, run: Measured | None, drawn: dict[str, str
     if name in drawn:
         lines.append(_picture(name, drawn))
     lines += _quality_table(run.figures) if name == "quality" else _table("figure", run.figures)
-    if run.controls:
-        lines += ["", *_table("control", run.controls)]
+    points, controls = plots.curve_points(run.controls)
+    if points:
+        lines += ["", *_curve_table(points)]
+    if controls:
+        lines += ["", *_table("control", controls)]
     return "\n".join([*lines, ""])
 
 
@@ -122,6 +125,16 @@ def _quality_table(figures: dict[str, float]) -> list[str]:
         lines.append(
             f"| {data} | {method.replace('_', ' ')} | " + " | ".join(f"{value:.4f}" for value in values) + " |"
         )
+    return lines
+
+
+def _curve_table(points: plots.Points) -> list[str]:
+    """One row a model, size of request and number of callers; requests a second and, in brackets, p99 in ms."""
+    modes = list(dict.fromkeys(mode for point in points.values() for mode in point))
+    lines = [f"| rows | callers | {' | '.join(modes)} |", "|---|---:|" + "---:|" * len(modes)]
+    for (curve, callers), point in points.items():
+        cells = [f"{number(point[mode]['per_s'])}/s ({number(point[mode]['p99_ms'])} ms)" for mode in modes]
+        lines.append(f"| {curve.replace('_', ' ')} | {callers} | {' | '.join(cells)} |")
     return lines
 
 

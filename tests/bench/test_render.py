@@ -69,6 +69,21 @@ def test_every_plot_of_the_page_is_drawn_the_same_way_twice(tmp_path: Path) -> N
     assert {file.name: file.read_bytes() for file in (tmp_path / "plots").iterdir()} == first
 
 
+def _curve(callers: int, **per_s: float) -> dict[str, float]:
+    found = {f"curve_trees_200_{callers}_{mode}_per_s": value for mode, value in per_s.items()}
+    found |= {f"curve_trees_200_{callers}_{mode}_p99_ms": 2.5 for mode in per_s}
+    return found | {f"curve_trees_200_{callers}_{mode}_ratio": per_s[mode] / per_s["alone"] for mode in per_s}
+
+
+def test_a_curve_of_concurrency_is_a_table_and_a_plot_of_its_own(tmp_path: Path) -> None:
+    controls = _curve(1, alone=100, shared=99, dispatcher=90) | _curve(16, alone=100, shared=300, dispatcher=150)
+    _write(tmp_path, "cascade", {"batching_worst_ratio": 0.99}, controls | {"batching_trees": 300})
+    page = _page(tmp_path)
+    assert "| trees 200 | 16 | 100/s (2.5 ms) | 300/s (2.5 ms) | 150/s (2.5 ms) |" in page
+    assert "curve_" not in page and "| `batching_trees` | 300 |" in page
+    assert "](benchmarks/cascade.svg)" in page and (tmp_path / "plots" / "cascade.svg").exists()
+
+
 def test_quality_has_one_row_a_data_set_and_method(tmp_path: Path) -> None:
     figures = {f"gowalla_{name}_{metric}": 0.25 for name in ("als_64", "spectral_128") for metric in plots.METRICS}
     _write(tmp_path, "quality", figures)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Watched, watch
 from tests.fixtures.redis_server import RedisProcess, new_redis
@@ -228,4 +228,44 @@ def test_a_service_that_is_gone_is_told_and_not_shown_as_a_broken_page(browser: 
     page.unroute_all()
     expect(page.locator("#state")).to_have_text("ready")
     expect(page.locator("#notice")).to_be_hidden()
+    page.context.close()
+
+
+def until_whole(page: Page) -> None:
+    """A list of which a stage overran its budget because the machine is busy is asked for again."""
+    for _ in range(50):
+        if page.locator("#decided .degraded").count() == 0:
+            return
+        before = page.locator("#request-id").inner_text()
+        page.get_by_role("button", name="Ask again").click()
+        expect(page.locator("#request-id")).not_to_have_text(before)
+    raise AssertionError(page.locator("#skipped").inner_text())
+
+
+def test_why_opens_what_brought_an_item_and_what_its_features_gave(watched: Watched) -> None:
+    until_whole(watched.page)
+    first = watched.page.locator("#list > li").first
+    why = first.get_by_role("button", name=re.compile("^Why"))
+    why.click()
+    panel = first.locator(".why")
+    expect(panel.locator("dd").first).to_contain_text("retrieval: no.")
+    expect(panel.locator("dd").nth(1)).to_have_text(re.compile(r"^\d+ after sources → .*\d+ after ranker"))
+    expect(panel.locator("dd").nth(2)).to_contain_text("consumed")
+    expect(panel.locator(".shares li")).to_have_count(9)
+    expect(panel.locator(".shares li").last).to_have_text(re.compile(r"^\d+ others.?\d+\.\d{3}$"))
+    expect(why).to_have_attribute("aria-expanded", "true")
+    why.click()
+    expect(panel).to_have_count(0)
+    expect(why).to_have_attribute("aria-expanded", "false")
+
+
+def test_an_explanation_has_room_on_a_phone(browser: Browser, served: Served) -> None:
+    narrow = watch(browser, served.url, width=360, height=800)
+    page = narrow.open()
+    expect(page.locator("#list > li")).to_have_count(20)
+    until_whole(page)
+    page.locator("#list > li").nth(1).get_by_role("button", name=re.compile("^Why")).click()
+    expect(page.locator(".why .shares li")).to_have_count(9)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert narrow.problems == []
     page.context.close()

@@ -104,9 +104,14 @@ def _try(case: Case) -> _Trial:
 
 def ranker_scores(case: Case, kept: KeptList) -> Float32s | None:
     """float32 [n], aligned with the list's items; None for a ranker or a list that is refused anyway."""
+    matrix = ranker_rows(case, kept)
+    return None if matrix is None else _ranker(case).booster.inplace_predict(matrix, validate_features=False)
+
+
+def ranker_rows(case: Case, kept: KeptList) -> Float32s | None:
+    """float32 [n, features], aligned with the list's items, of a request by somebody who did nothing since the batch; likewise."""
     ranker = _ranker(case)
-    matrix = None if ranker.problem else _matrix(kept, ranker.items)
-    return None if matrix is None else ranker.booster.inplace_predict(matrix, validate_features=False)
+    return None if ranker.problem else _matrix(kept, ranker.items)
 
 
 def _ranker(case: Case) -> _Ranker:

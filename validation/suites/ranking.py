@@ -11,6 +11,7 @@ from validation.checks.duplicates import Duplicates
 from validation.checks.finite_scores import FiniteScores
 from validation.checks.integrity import Definition, Integrity
 from validation.checks.length import Length
+from validation.checks.network_model import NetworkModel
 from validation.checks.overlap import Overlap
 from validation.checks.popular import PopularLists
 from validation.checks.ranker_model import RankerModel
@@ -51,6 +52,7 @@ RANKING_SUITE = Suite(
         ScoreDistribution(severity=Severity.FAIL, warn_above=0.25, fail_above=4.0),
         Overlap(severity=Severity.FAIL, warn_below=0.25, fail_below=0.05),
         RankerModel(severity=Severity.FAIL),
+        NetworkModel(severity=Severity.FAIL),
         RankerQuality(severity=Severity.WARN, tolerated_loss=0.05),
     ),
 )

@@ -4,7 +4,7 @@ const STATUS_EVERY_MS = 1500;
 const SAID_FOR_MS = 3500;
 
 const at = (id) => document.getElementById(id);
-const state = { snapshot: null, canary: null, generation: null, users: false, asked: 0, saidTimer: 0, before: null };
+const state = { snapshot: null, canary: null, generation: null, users: false, asked: 0, saidTimer: 0, before: null, explained: {} };
 
 class ServiceError extends Error {
   constructor(status, body) {
@@ -221,11 +221,99 @@ function showList(list, user, places) {
       );
       const source = make("span", { text: item.source, className: "source", "data-source": item.source });
       const score = make("span", { text: item.score.toFixed(3), className: "score", title: "score within this answer" });
+      const why = make("button", { type: "button", text: "Why?", "aria-label": `Why ${item.title}`, "aria-expanded": "false" });
       const row = make("li", {}, make("span", { text: place + 1, className: "place" }), about);
-      row.append(make("div", { className: "side" }, source, score, take));
+      row.append(make("div", { className: "side" }, source, score, why, take));
+      why.addEventListener("click", () => toggleWhy(row, why, item, list, user));
       return row;
     }),
   );
+}
+
+// Explanations of the list that is shown, by item: one call brings those of its first items.
+async function explanationOf(item, list, user) {
+  if (state.explained.list !== list) state.explained = { list, items: new Map() };
+  const { items } = state.explained;
+  if (!items.has(item.item_id)) {
+    const asked = { items: [item.item_id] };
+    const reply = await call("./explain", { request_id: list.request_id, ...asked }).catch((error) => {
+      if (error.status !== 404) throw error; // this answer was not logged, or is not yet: ask for it again
+      return call("./explain", { request: { user_id: user, n: list.items.length }, ...asked });
+    });
+    for (const found of [...reply.items, ...reply.asked]) items.set(found.item_id, { ...found, of: reply });
+  }
+  return items.get(item.item_id);
+}
+
+async function toggleWhy(row, button, item, list, user) {
+  const open = row.querySelector(".why");
+  button.setAttribute("aria-expanded", String(!open));
+  if (open) {
+    open.remove();
+    return;
+  }
+  const panel = make("section", { className: "why", "aria-label": `Why ${item.title}`, "aria-live": "polite" });
+  panel.append(make("p", { text: "Asking…", className: "empty" }));
+  row.append(panel);
+  try {
+    panel.replaceChildren(...whyRows(await explanationOf(item, list, user)));
+  } catch (error) {
+    panel.replaceChildren(make("p", { text: error.message, className: "skipped" }));
+  }
+}
+
+const FEATURES_SHOWN = 8;
+
+function whyRows(found) {
+  const facts = [
+    ["brought by", found.source ? `${found.source}: ${found.because}` : found.because],
+    ["place", Object.entries(found.places).map(([stage, place]) => `${place} after ${stage}`).join(" → ") || "not ranked"],
+    ["passed", found.passed.join(", ") || "no filter had anything to do"],
+  ];
+  const rows = [make("dl", {}, ...facts.map(([name, text]) => make("div", {}, make("dt", { text: name }), make("dd", { text }))))];
+  if (found.trees) {
+    const { score, bias, features } = found.trees;
+    const rest = features.slice(FEATURES_SHOWN);
+    const shown = features.slice(0, FEATURES_SHOWN).map((one) => ({ ...one, name: one.feature.replaceAll("_", " ") }));
+    const others = rest.reduce((sum, one) => sum + one.contribution, 0);
+    if (rest.length) shown.push({ name: `${rest.length} others`, value: null, contribution: others });
+    const longest = Math.max(...shown.map((one) => Math.abs(one.contribution)), 1e-9);
+    rows.push(
+      make("p", { text: `The trees give ${score.toFixed(3)}: ${bias.toFixed(3)} to any item, and for its features` }),
+      make("ul", { className: "shares" }, ...shown.map((one) => shareRow(one, longest))),
+    );
+  } else {
+    rows.push(make("p", { text: "The trees did not score it." }));
+  }
+  rows.push(make("p", { text: madeHow(found.of), className: "foot" }));
+  return rows;
+}
+
+function shareRow({ name, value, contribution }, longest) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "-100 0 200 1");
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("aria-hidden", "true");
+  const bar = document.createElementNS(svg.namespaceURI, "rect");
+  const length = Math.max(0.7, (Math.abs(contribution) / longest) * 100);
+  bar.setAttribute("x", contribution < 0 ? -length : 0);
+  bar.setAttribute("width", length);
+  bar.setAttribute("height", 1);
+  svg.append(bar);
+  const told = value === null ? name : `${name} ${Number(value.toPrecision(3))}`;
+  return make(
+    "li",
+    { className: contribution < 0 ? "less" : "" },
+    make("span", { text: told }),
+    make("div", { className: "track" }, svg),
+    make("span", { text: `${contribution < 0 ? "−" : "+"}${Math.abs(contribution).toFixed(3)}` }),
+  );
+}
+
+function madeHow(reply) {
+  if (reply.exact === null) return "This answer was not logged: the same was asked again for this.";
+  if (reply.exact) return `Made again from the ${reply.made_from}, the same to the bit.`;
+  return ["Made again, not the same any more.", reply.note].filter(Boolean).join(" ");
 }
 
 function showStages(list) {

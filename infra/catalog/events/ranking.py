@@ -1,4 +1,4 @@
-"""ranking: what users of a feed do, and what is new in its catalogue."""
+"""ranking: what users of a feed do, and what is new or changes in its catalogue."""
 
 from __future__ import annotations
 
@@ -20,6 +20,15 @@ RANKING_EVENTS = EventSchema(
                 "title": FieldSpec("text", required=True),
                 "creator": FieldSpec("text"),
                 "genres": FieldSpec("text"),  # with | between
+            },
+        ),
+        "item_changed": EventType(
+            ("item",),
+            {
+                "available": FieldSpec("int", low=0, high=1),
+                "title": FieldSpec("text"),
+                "creator": FieldSpec("text"),
+                "genres": FieldSpec("text"),
             },
         ),
         "search": EventType(("user",), {"query": FieldSpec("text", required=True, max_bytes=200)}),

@@ -1,4 +1,4 @@
-"""item: which items many users take at this moment, which are new, and what is said of a new one."""
+"""item: which items many users take at this moment, which are new, what is said of a new one, and what changed since the batch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import timedelta
 from infra.contracts.features import Aggregation, FeatureSpec
 
 _ADDED = frozenset({"item_added"})
+_CHANGED = frozenset({"item_changed"})
 _A_WEEK = timedelta(days=7)  # the longest that an event may have happened ago: by then a snapshot knows the item
 
 ITEM_FEATURES = (
@@ -47,6 +48,28 @@ ITEM_FEATURES = (
             events=_ADDED,
             of=name,
             k=1,
+            window=_A_WEEK,
+            unit="text",
+        )
+        for name in ("title", "creator", "genres")
+    ),
+    FeatureSpec(
+        name="unavailable",
+        entity="item",
+        aggregation=Aggregation.STANDING,
+        events=_CHANGED,
+        of="available",
+        usual="1",
+        window=_A_WEEK,
+        unit="0",
+    ),
+    *(
+        FeatureSpec(
+            name=f"changed_{name}",
+            entity="item",
+            aggregation=Aggregation.STANDING,
+            events=_CHANGED,
+            of=name,
             window=_A_WEEK,
             unit="text",
         )

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from infra.snapshots.chunks import read_chunks
 from infra.snapshots.versions import Version
 from spark_jobs.publish import manifest_of, publish, steps_of
 from tests.fixtures.full_disk import on_a_full_disk
-from tests.fixtures.tiny_snapshot import build_tiny_snapshot
+from tests.fixtures.tiny_snapshot import build_tiny_snapshot, tiny_stages
 
 LATER = datetime.now(UTC) + timedelta(hours=1)
 
@@ -197,3 +198,18 @@ def test_publishers_at_the_same_moment_seal_one_manifest(version: Version) -> No
     assert {manifest.digest for manifest in sealed} == {version.manifest().digest}
     assert [record.state for record in version.history()] == [State.STAGED]
     read_chunks(version, version.manifest())
+
+
+def test_the_scorers_that_the_step_tells_of_are_sealed_with_the_network_s_file(version: Version) -> None:
+    stages = {name: asdict(stage) for name, stage in tiny_stages().items()}
+    trained = version.latest("training")
+    _tell(version, trained.path, figures={**trained.figures, "stages": stages})
+    sealed = publish(version, actor="test")
+    assert sealed.stages == tiny_stages() and version.manifest().stages == tiny_stages()
+    (name,) = sealed.parts[tables.NETWORK].files
+    assert name.endswith("network.onnx") and sealed.parts[tables.NETWORK].rows == 1
+
+
+def test_a_step_that_judged_no_scorers_is_sealed_without_them(version: Version) -> None:
+    sealed = publish(version, actor="test")
+    assert sealed.stages == {} and tables.NETWORK not in sealed.parts

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.fixtures.tiny_snapshot import tiny_ranker
+from infra.catalog.features.ranking import NETWORK_FEATURES
+from tests.fixtures.tiny_snapshot import tiny_network, tiny_ranker
 from tests.unit.validation.spoilings import (
     INFINITE,
     add_stranger,
@@ -289,6 +290,37 @@ BAD_EXAMPLES = (
         "ranker_model", "features swapped", ranker(swap_model_features), "its feature 0 is 'user_recent_activity_log'"
     ),
     BadExample("ranker_model", "other trees", ranker(lambda model: tiny_ranker(trees=3)), "it has 3 trees"),
+    BadExample(
+        "network_model",
+        "no network",
+        lambda bench: bench.edit_network(lambda model: b"a network"),
+        "The network cannot be read",
+    ),
+    BadExample(
+        "network_model",
+        "fewer inputs",
+        lambda bench: bench.edit_network(lambda model: tiny_network(inputs=5)),
+        "wanted one tensor(float) [n, 37]",
+    ),
+    BadExample(
+        "network_model",
+        "scores not finite",
+        lambda bench: bench.edit_network(lambda model: tiny_network(gain=INFINITE)),
+        "32 of 32 sampled lists",
+        example="user 'u",
+    ),
+    BadExample(
+        "network_model",
+        "inputs swapped",
+        lambda bench: bench.edit_stage("network", inputs=NETWORK_FEATURES[::-1]),
+        "some are not this code's",
+    ),
+    BadExample(
+        "network_model",
+        "no light scorer",
+        lambda bench: bench.edit_stage("light", weights=()),
+        "the light scorer, whose score it takes, is not there",
+    ),
     BadExample(
         "ranker_quality",
         "worse than retrieval",

@@ -21,7 +21,7 @@ def good_store(tmp_path_factory: pytest.TempPathFactory, world: TinyWorld) -> Pa
     """v1 is live by the records, v2 waits for its judgement; never written to afterwards."""
     root = tmp_path_factory.mktemp("good-store")
     put_live(build_tiny_snapshot(str(root), world=world))
-    build_tiny_snapshot(str(root), world=world)
+    build_tiny_snapshot(str(root), world=world, staged=True)
     return root
 
 

@@ -102,7 +102,7 @@ def test_a_refusal_is_told_at_the_top_and_before_what_passed(bench: Workbench) -
 def test_the_page_shows_what_an_operator_asks_for(bench: Workbench) -> None:
     _, page = page_of(bench.judge(live="v1"))
     manifest = bench.manifest
-    for part in (manifest.digest, "d-tiny", "20 trees over 19 features", "ndcg@10", "0.2000", "0.1000", "PSI", "Gini"):
+    for part in (manifest.digest, "d-tiny", "20 trees over 30 features", "ndcg@10", "0.2000", "0.1000", "PSI", "Gini"):
         assert part in page.text
     assert "The Drama of" in page.text
 

@@ -23,7 +23,7 @@ from infra.contracts.errors import SnapshotCorrupt
 from infra.contracts.ids import VersionName
 from infra.contracts.snapshots import Manifest, State
 from infra.snapshots.chunks import seal_chunks
-from infra.snapshots.tables import CANDIDATES, CANDIDATES_SCHEMA, CHUNKS, RANKER, USER_VECTORS
+from infra.snapshots.tables import CANDIDATES, CANDIDATES_SCHEMA, CHUNKS, NETWORK, RANKER, USER_VECTORS
 from infra.snapshots.versions import SnapshotStore, Version
 from tests.fixtures.tiny_snapshot import RANKING, TinyWorld
 from validation.case import Case
@@ -88,6 +88,16 @@ class Workbench:
         self.version.storage.write(name, change(self.version.storage.read(name)))
         return self.reseal()
 
+    def edit_network(self, change: Callable[[bytes], bytes]) -> Version:
+        (name,) = self.files(NETWORK)
+        self.version.storage.write(name, change(self.version.storage.read(name)))
+        return self.reseal()
+
+    def edit_stage(self, name: str, **fields: object) -> Version:
+        """What the manifest says of a scorer."""
+        stages = self.manifest.stages
+        return self.reseal(stages={**stages, name: replace(stages[name], **fields)})  # type: ignore[arg-type]
+
     def drop_user_vector(self, user: int) -> Version:
         return self.edit_table(
             USER_VECTORS, lambda table: table.filter(pa.compute.not_equal(table["user_index"], user))
@@ -113,7 +123,9 @@ class Workbench:
         parts = {}
         for name, part in old.parts.items():
             digests = {file: storage.sha256(file) for file in part.files}
-            rows = part.rows if name.startswith("ranker") else sum(self._rows_in(file) for file in part.files)
+            rows = (
+                part.rows if name.startswith(("ranker", "network")) else sum(self._rows_in(file) for file in part.files)
+            )
             parts[name] = replace(part, rows=rows, files=digests)
         with suppress(SnapshotCorrupt):  # files that are no Parquet have no records: then the old digests stay
             parts[CHUNKS], root = seal_chunks(self.version, sorted(old.parts[CANDIDATES].files))

@@ -12,16 +12,18 @@ import pytest
 import redis.asyncio
 
 from bentos.ranking import sources
-from bentos.ranking.content import RankingSnapshot, VectorSearch, load_content
+from bentos.ranking.content import RankingSnapshot, load_content
+from bentos.ranking.features import FeatureHydrator
 from bentos.ranking.query import RankingQuery
 from bentos.ranking.reader import UserReader
-from bentos.ranking.sources import TAKEN, FreshSource
-from bentos.ranking.stages import FEATURES, RANK, FeatureHydrator, RetrievalSource
+from bentos.ranking.sources import FreshSource
+from bentos.ranking.stages import FEATURES, RANK, RetrievalSource
 from infra.cascade.batch import EMPTY, Batch
 from infra.cascade.lane import Lane
 from infra.catalog.features.ranking import RANKER_FEATURES
 from infra.contracts.candidates import MAX_HISTORY, ScoreMap
 from infra.snapshots import keys
+from infra.snapshots.vectors import TAKEN, VectorSearch
 from tests.fixtures.nearline import did, forget
 from tests.fixtures.redis_server import new_redis
 from tests.fixtures.service import Stage

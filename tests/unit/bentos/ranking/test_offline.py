@@ -113,7 +113,7 @@ async def test_an_answer_is_made_again_at_its_own_moment(own_redis: RedisProcess
         later = replace(decision.basis, now_us=decision.basis.now_us + 2 * 3_600_000_000)
         replayed = await offline(place).replay(replace(decision, basis=later))
         assert (decision.nearline["clicks_last_hour"], replayed.made.nearline["clicks_last_hour"]) == (1, 0)
-        assert replayed.compared.kinds == ("nearline",)
+        assert replayed.compared.kinds == ("features", "nearline"), "the ranker looks at the clicks of the last hour"
 
 
 async def test_where_the_archive_ends_before_the_answer_it_is_said(own_redis: RedisProcess, tmp_path: Path) -> None:

@@ -60,10 +60,11 @@ class Feed:
             live, Cascade(steps), RANKING, exposures=self.lists, decisions=self.decisions, shadow=shadow
         )
 
-    async def ask(self, user_id: str, **fields: object) -> RecommendReply:
+    async def ask(self, user_id: str, *, within_ms: float | None = None, **fields: object) -> RecommendReply:
         """The reply, held to its declared form."""
         request = RecommendRequest.model_validate({"user_id": user_id, **fields})
-        return RecommendReply.model_validate(await self._recommender.recommend(request, request_id="r1"))
+        reply = await self._recommender.recommend(request, request_id="r1", within_ms=within_ms)
+        return RecommendReply.model_validate(reply)
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ async def test_a_known_user_gets_the_ranker_s_order_of_the_retrieved_items(
     scores = [item.score for item in reply.items]
     assert scores == sorted(scores, reverse=True)
     assert list(reply.stage_ms) == [
-        "retrieval", "consumed", "features", "ranker", "backfill", "diversity", "top", "telemetry", "total",
+        "retrieval", "consumed", "matches", "features", "ranker", "backfill", "diversity", "top", "telemetry", "total",
     ]  # fmt: skip
     retrieved = await feed.ask("u3", n=100, details=True)
     places = [int(str(item.reason).split()[1]) for item in retrieved.items]
@@ -103,7 +104,7 @@ async def test_an_unknown_user_gets_the_popular_list_and_is_told(feed: Feed, sna
 async def test_session_items_of_the_context_are_not_shown_and_change_the_scores(feed: Feed) -> None:
     before = await feed.ask("u3", n=50)
     session = ids(before)[:2]
-    after = await feed.ask("u3", n=50, context={"recent_items": session, "device": {"kind": "phone"}})
+    after = await feed.ask("u3", n=50, context={"recent_items": session, "screen": {"kind": "phone"}})
     assert not set(session) & set(ids(after))
     assert len(after.items) == 50
 
@@ -238,7 +239,7 @@ async def test_scores_that_are_not_numbers_leave_retrieval_s_order(
 async def test_a_deadline_too_short_for_redis_still_gives_a_list(
     stage: Stage, snapshot: RankingSnapshot, client: redis.asyncio.Redis
 ) -> None:
-    reply = await Feed(stage, snapshot, client, patient=False).ask("u3", n=5, deadline_ms=0.0001)
+    reply = await Feed(stage, snapshot, client, patient=False).ask("u3", n=5, within_ms=0.0001)
     assert (reply.decided_by, reply.degraded, len(reply.items)) == ("popular", True, 5)
     assert "could not start" in reply.skipped["retrieval"]
 

@@ -10,6 +10,7 @@ import pytest
 import redis.asyncio
 
 from bentos.ranking.content import RankingSnapshot
+from bentos.ranking.features import FeatureHydrator, moment_of
 from bentos.ranking.query import RankingQuery, known_items
 from bentos.ranking.reader import UserReader
 from bentos.ranking.stages import (
@@ -19,7 +20,6 @@ from bentos.ranking.stages import (
     ConsumedFilter,
     DiversitySelector,
     ExcludedFilter,
-    FeatureHydrator,
     OlderConsumedHydrator,
     PopularSource,
     RetrievalSource,
@@ -153,6 +153,7 @@ async def test_features_are_those_of_training_bit_for_bit_and_survive_a_filter(
         ranks=np.arange(len(record.item_indices), dtype=np.int32),
         best_score=float(record.scores[0]),
         history=record.history,
+        moment=moment_of(query),
     )
     assert columns[FEATURES].dtype == np.float32
     assert columns[FEATURES].shape == (int(rows.sum()), len(RANKER_FEATURES))

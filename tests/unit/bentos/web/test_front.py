@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from bentos.web import exchange as exchange_module
 from bentos.web.exchange import BadRequest, Exchange, Reply, json_reply
 from bentos.web.front import Front, Route, error_reply
+from bentos.web.refusals import Number
 from infra.contracts.errors import (
     ContractViolation,
     DeadlineExceeded,
@@ -38,7 +39,7 @@ async def _add(exchange: Exchange) -> Reply:
 
 
 async def _name(exchange: Exchange) -> Reply:
-    return json_reply({"name": exchange.variables["name"], "query": exchange.query})
+    return json_reply({**exchange.variables, **exchange.numbers})
 
 
 async def _breaks(exchange: Exchange) -> Reply:
@@ -53,6 +54,8 @@ async def _inner(scope: Scope, receive: Receive, send: Send) -> None:
 ROUTES = [
     Route("POST", "/add", _add, "Adds"),
     Route("GET", "/people/{name}", _name, "Names"),
+    Route("GET", "/people/{name}/pets/{pet}", _name, "Pets", query={"n": Number("how many", 20, least=1, most=200)}),
+    Route("DELETE", "/people/{name}", _name, "Forgets"),
     Route("GET", "/breaks", _breaks, "Breaks"),
 ]
 
@@ -77,7 +80,13 @@ class Answer:
 
 
 async def sent_by(
-    method: str, path: str, *, body: Iterable[bytes] = (b"",), headers: dict[str, str] | None = None, raw: str = ""
+    method: str,
+    path: str,
+    *,
+    body: Iterable[bytes] = (b"",),
+    headers: dict[str, str] | None = None,
+    raw: str = "",
+    query: str = "",
 ) -> list[Message]:
     """One request through a front of its own; the body comes in these chunks, then the caller falls silent."""
     front = Front(_inner, lambda: ROUTES, max_body_bytes=LIMIT)
@@ -100,7 +109,7 @@ async def sent_by(
         "method": method,
         "path": path,
         "raw_path": (raw or path).encode(),
-        "query_string": b"x=1&x=2&y=",
+        "query_string": query.encode(),
         "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
     }
     await front(scope, receive, send)
@@ -108,9 +117,15 @@ async def sent_by(
 
 
 async def ask(
-    method: str, path: str, *, body: Iterable[bytes] = (b"",), headers: dict[str, str] | None = None, raw: str = ""
+    method: str,
+    path: str,
+    *,
+    body: Iterable[bytes] = (b"",),
+    headers: dict[str, str] | None = None,
+    raw: str = "",
+    query: str = "",
 ) -> Answer:
-    return Answer(await sent_by(method, path, body=body, headers=headers, raw=raw))
+    return Answer(await sent_by(method, path, body=body, headers=headers, raw=raw, query=query))
 
 
 async def test_a_body_in_pieces_is_read_whole_and_every_reply_carries_its_request_id() -> None:
@@ -125,6 +140,10 @@ async def test_a_body_in_pieces_is_read_whole_and_every_reply_carries_its_reques
     [
         ([b""], 400, "MalformedRequest", "The body is not JSON"),
         ([b"{"], 400, "MalformedRequest", "The body is not JSON"),
+        ([b'{"a": NaN, "b": 1}'], 400, "MalformedRequest", "The body is not JSON"),
+        ([b'{"a": -Infinity, "b": 1}'], 400, "MalformedRequest", "The body is not JSON"),
+        ([b'{"a": 1e999, "b": 1}'], 422, "InvalidRequest", "a: "),
+        ([b'{"a": "NaN", "b": 1}'], 422, "InvalidRequest", "a: "),
         ([b'{"a": "\xff"}'], 400, "MalformedRequest", "The body is not JSON"),
         ([b"[" * 900], 400, "MalformedRequest", "recursion limit"),
         ([b"1" * 900], 422, "InvalidRequest", "the body: "),
@@ -204,11 +223,58 @@ async def test_a_caller_that_has_gone_is_sent_nothing() -> None:
 
 async def test_a_path_s_variable_may_hold_any_text_percent_encoded() -> None:
     answer = await ask("GET", "/people/a/\n", raw="/people/a%2F%0A%00%C3%A9%3A%7B%7D")
-    assert answer.json == {"name": "a/\n\x00é:{}", "query": {"x": "2", "y": ""}}
+    assert answer.json == {"name": "a/\n\x00é:{}"}
     assert (await ask("GET", "/people/x", raw="/people/%FF")).status == 400
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/people/", "/people/a/b", "/add/", "//add", "/" + "x" * 5000])
+async def test_variables_stand_anywhere_in_a_path_and_methods_share_it() -> None:
+    pets = await ask("GET", "/people/ann/pets/rex", query="n=3")
+    assert pets.json == {"name": "ann", "pet": "rex", "n": 3}
+    assert (await ask("DELETE", "/people/ann")).json == {"name": "ann"}
+    assert (await ask("PUT", "/people/ann")).headers[b"allow"] == b"DELETE, GET"
+
+
+@pytest.mark.parametrize(("query", "n"), [("", 20), ("n=1", 1), ("n=200", 200), ("n=007", 7)])
+async def test_a_query_s_number_is_taken_or_its_default(query: str, n: int) -> None:
+    assert (await ask("GET", "/people/ann/pets/rex", query=query)).json["n"] == n
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("n=0", "n is '0'; wanted a whole number from 1 to 200."),
+        ("n=201", "wanted a whole number from 1 to 200."),
+        ("n=", "n is ''; wanted"),
+        ("n=-1", "n is '-1'; wanted"),
+        ("n=1e2", "wanted a whole number"),
+        ("n=NaN", "wanted a whole number"),
+        ("n=" + "9" * 5000, "wanted a whole number"),
+        ("n=%D9%A3", "wanted a whole number"),
+        ("n=%FF", "wanted a whole number"),
+        ("n=1&n=1", "n is in the query twice; wanted it once."),
+        ("m=1", "The query has 'm'; wanted n."),
+    ],
+)
+async def test_a_query_that_will_not_do_is_refused_with_the_allowed_range(query: str, told: str) -> None:
+    answer = await ask("GET", "/people/ann/pets/rex", query=query)
+    assert (answer.status, answer.error["type"]) == (422, "InvalidRequest")
+    assert told in answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/nothing",
+        "/people/",
+        "/people/a/b",
+        "/people//pets/b",
+        "/people/a/pets/",
+        "/add/",
+        "//add",
+        "/" + "x" * 5000,
+    ],
+)
 async def test_a_path_that_nobody_serves_is_404_in_json(path: str) -> None:
     answer = await ask("GET", path)
     assert (answer.status, answer.error["type"]) == (404, "NotFound")

@@ -12,6 +12,7 @@ from bentos.ranking.schema import RecommendReply, RecommendRequest
 from bentos.web.exchange import Exchange, Reply, json_reply
 from bentos.web.front import BENTOML_PATHS, Route
 from bentos.web.openapi import document, documentation_routes
+from bentos.web.refusals import Number
 
 Document = dict[str, dict[str, dict[str, dict[str, object]]]]
 
@@ -22,7 +23,7 @@ async def _nothing(exchange: Exchange) -> Reply:
 
 ROUTES = [
     Route("POST", "/recommend", _nothing, "A list", takes=RecommendRequest, gives=RecommendReply, errors=(422, 503)),
-    Route("GET", "/users/{user_id}", _nothing, "A user", query={"limit": "how many"}),
+    Route("GET", "/users/{user_id}/history", _nothing, "A user", query={"limit": Number("how many", 5, 1, 9)}),
     Route("GET", "/hidden", _nothing, "Not listed", listed=False),
 ]
 
@@ -33,7 +34,7 @@ def described() -> Document:
 
 
 def test_listed_routes_and_bentoml_s_own_are_described_and_no_others(described: Document) -> None:
-    assert set(described["paths"]) == {"/recommend", "/users/{user_id}", *BENTOML_PATHS}
+    assert set(described["paths"]) == {"/recommend", "/users/{user_id}/history", *BENTOML_PATHS}
 
 
 def test_every_error_of_a_route_has_the_one_form(described: Document) -> None:
@@ -45,11 +46,13 @@ def test_every_error_of_a_route_has_the_one_form(described: Document) -> None:
 
 
 def test_path_and_query_parameters_are_told_apart(described: Document) -> None:
-    parameters = cast(list[dict[str, object]], described["paths"]["/users/{user_id}"]["get"]["parameters"])
+    parameters = cast(list[dict[str, object]], described["paths"]["/users/{user_id}/history"]["get"]["parameters"])
     assert [(row["name"], row["in"], row["required"]) for row in parameters] == [
         ("limit", "query", False),
         ("user_id", "path", True),
     ]
+    assert parameters[0]["schema"] == {"type": "integer", "minimum": 1, "maximum": 9, "default": 5}
+    assert parameters[1]["schema"] == {"type": "string", "minLength": 1, "maxLength": 256}
 
 
 def test_every_reference_leads_to_a_schema(described: Document) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from infra.cascade.batch import Batch, Column, Outcome
-from infra.cascade.kinds import Filter, Found, Hydrator, Removal, Scorer, Selector, SideEffect, Source
+from infra.cascade.kinds import Filter, Found, Hydrator, Removal, Scorer, Selector, SideEffect, Source, Stage
 from infra.cascade.runner import Cascade
 from infra.cascade.steps import FAIL, SKIP, USE_PREVIOUS, OnFailure, Step
 from infra.contracts.candidates import Float32s
@@ -189,8 +189,8 @@ def test_the_deadline_cuts_a_budget_and_what_has_none_runs_on() -> None:
         (Best(np.array([3])), "selected rows twice or outside of the 3"),
     ],
 )
-def test_a_stage_that_breaks_its_kinds_promise_has_failed(stage: object, told: str) -> None:
-    name = getattr(stage, "name")
+def test_a_stage_that_breaks_its_kinds_promise_has_failed(stage: Stage[Query], told: str) -> None:
+    name = stage.name
     outcome = run(wired(THREE), wired(stage, on_failure=USE_PREVIOUS, budget_ms=500))
     assert told in outcome.skipped[name]
     assert outcome.degraded

@@ -11,12 +11,18 @@ from hypothesis import strategies as st
 
 from infra.catalog.features import ranking
 from infra.catalog.features.ranking import (
+    BATCH_FEATURES,
+    CONTEXT_FEATURES,
     CROSS_FEATURES,
+    DEVICES,
+    FEATURE_GROUPS,
     ITEM_FEATURES,
     MAX_GENRES,
+    NEARLINE_FEATURES,
     RANKER_FEATURES,
     USER_FEATURES,
     ItemColumns,
+    Moment,
     genre_matrix,
     ranker_matrix,
 )
@@ -49,6 +55,8 @@ def oracle(
     rank: int,
     best: float,
     history: list[int],
+    moment: Moment,
+    products: list[float],
 ) -> list[float]:
     """One row, written out."""
     matches = [cosine(genres[item], genres[seen]) for seen in history]
@@ -66,7 +74,41 @@ def oracle(
             - float(items.features[item, ITEM_FEATURES.index("item_mean_user_age")])
         ),
     }
-    return [*user.tolist(), *items.features[item].tolist(), *(cross[name] for name in CROSS_FEATURES)]
+    recent = moment.recent.tolist()
+    same = [creator >= 0 and items.creators[seen] == creator for seen in recent]
+    board = dict(zip(moment.trending.tolist(), moment.trending_counts.tolist(), strict=True))
+    angle = 2 * math.pi * moment.hour / 24
+    cross |= {
+        "clicks_last_hour_log": math.log1p(moment.clicks_last_hour),
+        "purchases_last_hour_log": math.log1p(moment.purchases_last_hour),
+        "clicks_in_session_log": math.log1p(moment.clicks_in_session),
+        "recent_match": products[0],
+        "last_match": products[1],
+        "recent_creator_match": sum(same) / len(same) if same else 0.0,
+        "item_trending_log": math.log1p(board.get(item, 0)),
+        "session_length_log": math.log1p(len(recent)),
+        "hour_sin": math.sin(angle),
+        "hour_cos": math.cos(angle),
+        "device_code": DEVICES.index(moment.device) if moment.device else math.nan,
+    }
+    later = (*CROSS_FEATURES, *NEARLINE_FEATURES, *CONTEXT_FEATURES)
+    return [*user.tolist(), *items.features[item].tolist(), *(cross[name] for name in later)]
+
+
+@st.composite
+def moments(draw: st.DrawFn, n: int) -> Moment:
+    numbers = st.integers(0, n - 1)
+    trending = draw(st.lists(numbers, max_size=n, unique=True))
+    return Moment(
+        clicks_last_hour=draw(st.integers(0, 10_000)),
+        purchases_last_hour=draw(st.integers(0, 10_000)),
+        clicks_in_session=draw(st.integers(0, 10_000)),
+        recent=np.array(draw(st.lists(numbers, max_size=5, unique=True)), np.int32),
+        trending=np.array(trending, np.int32),
+        trending_counts=np.array([draw(st.integers(1, 500)) for _ in trending], np.int64),
+        hour=draw(st.integers(0, 23)),
+        device=draw(st.sampled_from(("", *DEVICES))),
+    )
 
 
 @given(catalogues(), st.data())
@@ -81,6 +123,8 @@ def test_every_row_is_what_the_definitions_say(
     user = np.array(data.draw(st.lists(st.floats(-8, 80, width=16), min_size=5, max_size=5)), np.float16)
     scores = np.sort(np.array(data.draw(st.lists(st.floats(0, 10, width=16), min_size=n, max_size=n))))[::-1]
     ranks = np.arange(len(chosen))
+    moment = data.draw(moments(n))
+    matches = np.random.default_rng(len(chosen)).normal(size=(len(chosen), 2)).astype(np.float32)
     found = ranker_matrix(
         user,
         items,
@@ -89,9 +133,22 @@ def test_every_row_is_what_the_definitions_say(
         ranks=ranks,
         best_score=float(scores[0]),
         history=np.array(history, np.int32),
+        moment=moment,
+        matches=matches,
     )
     wanted = [
-        oracle(user, genres, items, item, float(scores[at]), at, float(scores[0]), history)
+        oracle(
+            user,
+            genres,
+            items,
+            item,
+            float(scores[at]),
+            at,
+            float(scores[0]),
+            history,
+            moment,
+            matches[at].tolist(),
+        )
         for at, item in enumerate(chosen)
     ]
     assert found.dtype == np.float32 and found.shape == (len(chosen), len(RANKER_FEATURES))
@@ -115,6 +172,29 @@ def test_a_part_of_a_list_has_the_features_it_has_in_the_whole() -> None:
         user, items, item_indices=indices[part], scores=scores[part], ranks=part, best_score=scores[0], history=history
     )
     assert some.tobytes() == whole[part].tobytes()
+
+
+def test_every_feature_belongs_to_one_of_the_three_groups() -> None:
+    assert tuple(name for group in FEATURE_GROUPS.values() for name in group) == RANKER_FEATURES
+    assert len(set(RANKER_FEATURES)) == len(RANKER_FEATURES) == 30 and len(BATCH_FEATURES) == 19
+
+
+def test_without_a_moment_nothing_was_done_lately() -> None:
+    items = ItemColumns(
+        np.zeros((2, len(ITEM_FEATURES)), np.float32), np.zeros((2, 1), np.float32), np.zeros(2, np.int32)
+    )
+    none = np.zeros(0, np.int32)
+    matrix = ranker_matrix(
+        np.zeros(5, np.float16),
+        items,
+        item_indices=np.arange(2, dtype=np.int32),
+        scores=np.ones(2),
+        ranks=np.arange(2),
+        best_score=1.0,
+        history=none,
+    )
+    nearline = [RANKER_FEATURES.index(name) for name in NEARLINE_FEATURES]
+    assert not matrix[:, nearline].any() and np.isnan(matrix[:, RANKER_FEATURES.index("device_code")]).all()
 
 
 def test_a_user_with_another_number_of_features_is_refused() -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from infra.contracts.errors import ContractViolation
 from infra.contracts.events import Record, Value
-from infra.contracts.features import BOARD, Aggregation, Deltas, FeaturePlan, FeatureSpec, digest, merged, sketch_place
+from infra.contracts.features import BOARD, Aggregation, Deltas, FeaturePlan, FeatureSpec, digest, merged
+from infra.contracts.sketches import sketch_place
 from tests.fixtures.feature_model import classic_sketch, expected
 from tests.fixtures.proof import sized
 

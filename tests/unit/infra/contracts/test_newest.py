@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.contracts.events import Record
-from infra.contracts.features import BOARD, Aggregation, Deltas, FeaturePlan, FeatureSpec, merged
+from infra.contracts.features import BOARD, Aggregation, Deltas, FeaturePlan, FeatureSpec, Fields, merged
 
 WINDOW_US = 60_000_000
 SPEC = FeatureSpec(
@@ -56,7 +56,7 @@ def test_it_is_the_newest_of_all_that_came_in_any_order(records: list[Record], n
     assert board_of(records[::-1]) == state
     half = len(records) // 2
     assert merged(board_of(records[:half]), board_of(records[half:])) == state
-    listed = SPEC.board(state, now_us)
+    listed = SPEC.board(Fields(state), now_us)
     assert tuple(sorted(listed, key=lambda item: (listed[item], item), reverse=True))[:3] == SPEC.value(state, now_us)
 
 

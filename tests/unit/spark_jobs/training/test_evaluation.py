@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spark_jobs.training.evaluation import evaluate, order_of
-from spark_jobs.training.examples import SHOWN
+from spark_jobs.training.one_list import SHOWN
 from spark_jobs.training.ranker import keep_order, learn
 from tests.unit.spark_jobs.training.test_ranker import examples
 

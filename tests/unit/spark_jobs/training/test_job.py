@@ -10,14 +10,15 @@ import xgboost
 from pyspark.sql import SparkSession
 
 from infra.catalog.applications.ranking import RANKING
-from infra.catalog.features.ranking import RANKER_FEATURES
+from infra.catalog.features.ranking import NETWORK_FEATURES, RANKER_FEATURES
 from infra.contracts.errors import StepMissing
 from infra.contracts.ids import DatasetId
+from infra.snapshots.network import Network
 from infra.snapshots.versions import SnapshotStore
 from spark_jobs.candidates.job import CandidateOptions, build_candidates
 from spark_jobs.embeddings.job import EmbedOptions, embed
 from spark_jobs.embeddings.source import read_source
-from spark_jobs.training.job import MODEL, REPORT, TrainOptions, leave_in_order, train
+from spark_jobs.training.job import MODEL, NETWORK_MODEL, REPORT, TrainOptions, leave_in_order, train
 from tests.fixtures.tiny_dataset import Events, write_dataset
 from tests.unit.spark_jobs.training.conftest import Trained
 
@@ -43,6 +44,19 @@ def test_the_step_says_what_it_was_made_from_and_how_well_it_does(trained: Train
     assert "temporal split" in str(done.figures["trained_on"]) and int(str(done.figures["users_teaching"])) >= 20
 
 
+def test_the_step_says_of_each_stage_what_it_adds_and_leaves_a_network_that_scores(trained: Trained) -> None:
+    stages = trained.trained.figures["stages"]
+    assert isinstance(stages, dict) and list(stages) == ["light", "ranker", "network"]
+    for stage in stages.values():
+        assert stage["gain_low95"] <= stage["gain"] and stage["on"] == (stage["gain_low95"] > 0)
+    assert len(stages["light"]["weights"]) == len(stages["light"]["inputs"]) == 3
+    content = trained.version.storage.below(trained.trained.path).read(NETWORK_MODEL)
+    rows = np.random.default_rng(1).random((300, len(NETWORK_FEATURES))).astype(np.float32)
+    scores = Network(content, inputs=len(NETWORK_FEATURES)).scores(rows)
+    assert np.all(np.isfinite(scores)) and len(np.unique(scores)) > 100
+    assert b"What each stage adds" in trained.version.storage.below(trained.trained.path).read(REPORT)
+
+
 def test_a_world_where_nobody_comes_twice_still_gets_a_servable_ranker(spark: SparkSession, tmp_path: Path) -> None:
     store, n = str(tmp_path), 40
     once = Events(np.arange(n), np.arange(n) % 12, np.linspace(0, 280_000, n), ["click"] * n)
@@ -52,7 +66,7 @@ def test_a_world_where_nobody_comes_twice_still_gets_a_servable_ranker(spark: Sp
     embed(spark, version, source, spec=RANKING, options=EmbedOptions("spectral", 4, 1))
     build_candidates(spark, version, source, spec=RANKING, options=CandidateOptions(10, include_seen=False))
     done = train(spark, version, source, spec=RANKING, options=TrainOptions(trees=3, seed=1))
-    assert done.figures["users_teaching"] == done.figures["users_judging"] == 0
+    assert done.figures["users_teaching"] == done.figures["users_judging"] == 0 and done.figures["stages"] == {}
     assert str(done.figures["trained_on"]).startswith("nothing")
     assert done.figures["metrics"] == {"ranker": {}, "retrieval": {}, "popularity": {}, "held_out": {"users": 0.0}}
 

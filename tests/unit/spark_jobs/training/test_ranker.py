@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from infra.catalog.features.ranking import RANKER_FEATURES, definition_hash
-from spark_jobs.training.examples import SHOWN, Examples
+from infra.catalog.features.ranking import LAST_ITEMS, RANKER_FEATURES, definition_hash
+from spark_jobs.training.examples import Examples
+from spark_jobs.training.one_list import SHOWN
 from spark_jobs.training.ranker import IN_ORDER, OBJECTIVE, gains, keep_order, learn, scores_by_trees
 
-_GENRE, _RANK = RANKER_FEATURES.index("genre_match"), RANKER_FEATURES.index("retrieval_rank_log")
+_GENRE, _RANK, _STORED = (
+    RANKER_FEATURES.index(name) for name in ("genre_match", "retrieval_rank_log", "retrieval_score")
+)
 
 
 def examples(*, users: int, rows: int, seed: int = 1, taken: bool = True) -> Examples:
@@ -18,6 +21,7 @@ def examples(*, users: int, rows: int, seed: int = 1, taken: bool = True) -> Exa
     matrix = rng.random((users * rows, len(RANKER_FEATURES))).astype(np.float32)
     ranks = np.tile(np.arange(rows, dtype=np.int32), users)
     matrix[:, _RANK] = np.log1p(ranks)
+    matrix[:, _STORED] = 1 - ranks / rows
     best = matrix[:, _GENRE].reshape(users, rows).argmax(axis=1) + np.arange(users) * rows
     grades = np.zeros(users * rows, np.uint8)
     grades[best] = int(taken)
@@ -28,18 +32,19 @@ def examples(*, users: int, rows: int, seed: int = 1, taken: bool = True) -> Exa
         matrix=matrix,
         grades=grades,
         ranks=ranks,
+        products=np.zeros((users * rows, LAST_ITEMS), np.float32),
         popular_hits=np.zeros((users, SHOWN), np.bool_),
     )
 
 
 def test_it_learns_the_feature_that_decides_and_names_it_in_its_gains() -> None:
-    ranker = learn(examples(users=120, rows=30), trees=15, seed=1, longest=30)
-    assert ranker.learnt and ranker.objective == OBJECTIVE and ranker.users == 120
+    ranker = learn(examples(users=240, rows=30), trees=15, seed=1, longest=30)
+    assert ranker.learnt and ranker.objective == OBJECTIVE and ranker.users == 240
     fresh = examples(users=50, rows=30, seed=2)
     scores = ranker.booster().inplace_predict(fresh.matrix, validate_features=False).reshape(50, 30)
     assert np.mean(scores.argmax(axis=1) == fresh.grades.reshape(50, 30).argmax(axis=1)) > 0.8
     shares = gains(ranker.booster())
-    assert next(iter(shares)) == "genre_match" and sum(shares.values()) == pytest.approx(1) and len(shares) == 19
+    assert next(iter(shares)) == "genre_match" and sum(shares.values()) == pytest.approx(1) and len(shares) == 30
 
 
 def test_the_model_carries_its_features_names_and_as_many_trees_as_were_asked_for() -> None:

@@ -10,10 +10,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from spark_jobs.training.ablation import ablation
 from spark_jobs.training.evaluation import evaluate
 from spark_jobs.training.past import Recipe
-from spark_jobs.training.ranker import gains, keep_order, learn
+from spark_jobs.training.ranker import gains, keep_order
 from spark_jobs.training.report import Told, render, verdict_of
+from spark_jobs.training.scorers import judged, teach
 from spark_jobs.training.split import GlobalSplit, PerUserSplit
 from tests.unit.spark_jobs.training.test_ranker import examples
 
@@ -23,7 +25,9 @@ DAY = timedelta(days=1)
 
 @pytest.fixture(scope="module")
 def told() -> Told:
-    ranker = learn(examples(users=120, rows=30), trees=20, seed=1, longest=30)
+    teaching, judging = examples(users=120, rows=30), examples(users=60, rows=30, seed=4)
+    scorers = teach(teaching, trees=20, seed=1, longest=30)
+    ranker = scorers.ranker
     return Told(
         snapshot="ranking/v<1>",
         dataset="d & co",
@@ -31,8 +35,10 @@ def told() -> Told:
         first_event=END - 30 * DAY,
         last_event=END,
         ranker=ranker,
-        judged=evaluate(ranker.booster(), examples(users=60, rows=30, seed=4), trees=20),
+        judged=evaluate(ranker.booster(), judging, trees=20),
         gains=gains(ranker.booster()),
+        worth=judged(scorers, judging, seed=1),
+        without=ablation(teaching, judging, seed=1, trees=10),
         recipe=Recipe("spectral", 16, 30, include_seen=False, seed=1),
     )
 
@@ -53,7 +59,7 @@ def test_the_page_holds_its_pictures_and_fetches_nothing(told: Told) -> None:
     assert not re.search(r'(?:src|href)="(?!#)|@import|url\((?!#)|<script', page)
     parsed = _Ids()
     parsed.feed(page)
-    assert parsed.tags.count("svg") == 5 and len(parsed.ids) == len(set(parsed.ids)), "no two pictures share an id"
+    assert parsed.tags.count("svg") == 7 and len(parsed.ids) == len(set(parsed.ids)), "no two pictures share an id"
     assert "ranking/v&lt;1&gt;" in page and "d &amp; co" in page
 
 
@@ -70,15 +76,15 @@ def test_the_same_figures_make_the_same_page(told: Told) -> None:
 
 def test_the_verdict_says_better_worse_and_cannot_be_told(told: Told) -> None:
     assert verdict_of(told)[0] and "better than retrieval" in verdict_of(told)[1]
-    judged = told.judged
-    swapped = dataclasses.replace(judged, ranker=judged.retrieval, retrieval=judged.ranker)
+    figures = told.judged
+    swapped = dataclasses.replace(figures, ranker=figures.retrieval, retrieval=figures.ranker)
     worse = dataclasses.replace(told, judged=swapped)
     assert (
         not verdict_of(worse)[0]
         and "worse than retrieval" in render(worse)
         and 'class="verdict worse"' in render(worse)
     )
-    even = dataclasses.replace(told, judged=dataclasses.replace(judged, ranker=judged.retrieval))
+    even = dataclasses.replace(told, judged=dataclasses.replace(figures, ranker=figures.retrieval))
     assert "cannot be told apart" in render(even)
 
 
@@ -86,8 +92,18 @@ def test_it_is_readable_where_nothing_was_learnt_and_nobody_judged(told: Told) -
     ranker = keep_order(trees=3, longest=30)
     nobody = evaluate(ranker.booster(), examples(users=2, rows=5).where(np.zeros(2, np.bool_)), trees=3)
     split = PerUserSplit(0.15, "nobody came twice")
-    bare = dataclasses.replace(told, split=split, ranker=ranker, judged=nobody, gains=gains(ranker.booster()))
+    bare = dataclasses.replace(
+        told, split=split, ranker=ranker, judged=nobody, gains=gains(ranker.booster()), worth=(), without=()
+    )
     page = render(bare)
     assert "nothing can be said about quality" in page and "nobody came twice" in page and "<svg" not in page
-    judged = evaluate(ranker.booster(), examples(users=9, rows=30), trees=3)
-    assert "keeps the order of retrieval" in render(dataclasses.replace(bare, judged=judged))
+    some = evaluate(ranker.booster(), examples(users=9, rows=30), trees=3)
+    assert "keeps the order of retrieval" in render(dataclasses.replace(bare, judged=some))
+
+
+def test_a_stage_that_adds_nothing_is_named_as_off(told: Told) -> None:
+    off = [one.name for one in told.worth if not one.on]
+    assert off and "ranker" not in off
+    assert f"Off in this snapshot: {', '.join(off)}" in render(told)
+    everything = dataclasses.replace(told, worth=tuple(dataclasses.replace(one, on=True) for one in told.worth))
+    assert "All are on in this snapshot" in render(everything)

@@ -1,0 +1,40 @@
+"""bench_cascade: what the cascade's engine costs and keeps: `python -m tests.bench.bench_cascade [--parts NAME ...]`.
+
+batching: native calls of concurrent callers, each by itself and shared, per model, against concurrency; the modes take turns within
+one run. overshoot: how much later than its budget a request is freed from a native call that takes longer, idle and under load.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from infra.config import console
+from tests.bench import cascade_batching, cascade_overshoot
+from tests.bench.report import Report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--slice-s", type=float, default=0.3, help="of one mode, before the next takes its turn")
+    parser.add_argument("--overshoot-s", type=float, default=30.0, help="under load; idle as many as in 20 a second")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    chosen = parser.parse_args()
+    report = Report("cascade")
+    for name in chosen.parts:
+        console.say(f"cascade: {name}")
+        with report.watching():
+            PARTS[name](report, chosen)
+    path = report.write()
+    console.result({"path": str(path), "valid": report.valid, **report.figures})
+
+
+PARTS: dict[str, Callable[[Report, argparse.Namespace], None]] = {
+    "batching": cascade_batching.measure,
+    "overshoot": cascade_overshoot.measure,
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Named cases that each stage, rule and filter of a wired cascade decides."""
