@@ -17,8 +17,9 @@ _POPULARITY = ITEM_FEATURES.index("item_popularity_log")
 
 
 SHOWN, SURE = 10, 0.9
-"""The light scorer is sure where the first so many items of a list hold that share of the chance of being taken. In the sample world
-that is so for 1 request in 200, whose lists the trees made no better; from 0.5 on for 1 in 30, whose they did make better."""
+"""The light scorer is sure where the first so many items of a list hold that share of the chance of being taken. In the sample
+world that is so for 1 request in 200, whose lists the trees made no better. More would not pay: of the surest 1 in 8 they still
+lift NDCG@10 from .074 to .107."""
 
 
 def is_sure(query: RankingQuery, batch: Batch) -> bool:

@@ -89,6 +89,10 @@ class Scorer(Stage[Q]):
     async def score(self, query: Q, batch: Batch) -> Float32s:
         """float32 [n], finite, aligned with batch.ids."""
 
+    async def score_by(self, query: Q, batch: Batch, deadline: Deadline) -> Float32s:
+        """The same, for a caller who waits until then: for those who share their native calls between requests."""
+        return await self.score(query, batch)
+
 
 @dataclass(frozen=True, slots=True)
 class Partial:

@@ -71,7 +71,7 @@ class Scoring(Generic[Q]):
         lacking = [] if rows == self.rows else [f"scored the best {rows:,} of {self.rows:,} rows"]
         share = 1.0
         if planned.parts is None or not isinstance(self.stage, AnytimeScorer):
-            done, scores = planned, await self.stage.score(self.query, head)
+            done, scores = planned, await self.stage.score_by(self.query, head, slot)
         else:
             partial = await self.stage.score_parts(self.query, head, slot, most=planned.parts)
             done, scores, parts = Extent(rows, partial.done), partial.scores, self.stage.parts(self.query)

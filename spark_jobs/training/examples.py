@@ -24,9 +24,7 @@ from spark_jobs.training.moments import NOBODY, Crowd, Lived
 from spark_jobs.training.one_list import SHOWN, Known, Listed, Sampling, example
 from spark_jobs.training.past import Past, of_users
 
-_SCHEMA = (
-    "user_index int, n_wanted int, features binary, grades binary, ranks binary, products binary, popular_hits binary"
-)
+_SCHEMA = "user_index int, n_wanted int, features binary, grades binary, products binary, popular_hits binary"
 _ROWS_A_BATCH = 64  # users; 76 KB each where 1000 candidates are kept whole
 
 
@@ -36,8 +34,8 @@ class Examples:
 
     users: int32 [u]; counts: int64 [u], rows a user; n_wanted: int32 [u], items that the user went on to take, also those that
     are not among the candidates. matrix: float32 [rows, len(RANKER_FEATURES)]; grades: uint8 [rows], 0 where not taken;
-    ranks: int32 [rows], position in the stored list, or among the fresh. products: float32 [rows, LAST_ITEMS], with each of the
-    last items alone, newest first. popular_hits: bool [u, SHOWN], the popular list's hits.
+    products: float32 [rows, LAST_ITEMS], with each of the last items alone, newest first. popular_hits: bool [u, SHOWN], the
+    popular list's hits.
     """
 
     users: Int32s
@@ -45,7 +43,6 @@ class Examples:
     n_wanted: Int32s
     matrix: Float32s
     grades: NDArray[np.uint8]
-    ranks: Int32s
     products: Float32s
     popular_hits: NDArray[np.bool_]
 
@@ -76,7 +73,6 @@ class Examples:
             self.n_wanted[keep],
             self.matrix[rows],
             self.grades[rows],
-            self.ranks[rows],
             self.products[rows],
             self.popular_hits[keep],
         )
@@ -180,7 +176,6 @@ _ARROW = pa.schema(
         ("n_wanted", pa.int32()),
         ("features", pa.binary()),
         ("grades", pa.binary()),
-        ("ranks", pa.binary()),
         ("products", pa.binary()),
         ("popular_hits", pa.binary()),
     ]
@@ -221,7 +216,6 @@ def _gathered(table: pa.Table) -> Examples:
         n_wanted=table["n_wanted"].to_numpy().astype(np.int32),
         matrix=whole("features", "<f4").astype(np.float32, copy=False).reshape(-1, width),
         grades=whole("grades", "u1").astype(np.uint8, copy=False),
-        ranks=whole("ranks", "<i4").astype(np.int32, copy=False),
         products=whole("products", "<f4").astype(np.float32, copy=False).reshape(-1, LAST_ITEMS),
         popular_hits=whole("popular_hits", "?").astype(np.bool_, copy=False).reshape(n, SHOWN),
     )

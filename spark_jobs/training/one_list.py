@@ -119,7 +119,6 @@ def example(user: Listed, known: Known, search: VectorSearch | None, sampling: S
         "n_wanted": len(wanted_items),
         "features": matrix.astype("<f4", copy=False).tobytes(),
         "grades": grades[rows].tobytes(),
-        "ranks": found.ranks[rows].astype("<i4").tobytes(),
         "products": np.ascontiguousarray(products[:, 1:], "<f4").tobytes(),
         "popular_hits": hits.tobytes(),
     }

@@ -74,6 +74,7 @@ def test_without_a_snapshot_the_page_says_what_is_missing_and_fills_by_itself(
 
 
 def test_a_list_shows_titles_sources_reasons_scores_and_the_snapshot(watched: Watched) -> None:
+    until_whole(watched.page)
     first = watched.page.locator("#list > li").first
     expect(first.locator(".title")).to_have_text(re.compile(r"^The \w+ of \d+$"))
     expect(first.locator(".source")).to_have_text("retrieval")
@@ -90,9 +91,10 @@ def test_the_history_shows_titles_newest_first(watched: Watched) -> None:
 
 
 def test_every_stage_shows_its_milliseconds(watched: Watched) -> None:
+    until_whole(watched.page)
     rows = watched.page.locator("#stages > li").all_inner_texts()
     assert [row.split("\n")[0] for row in rows] == [
-        "retrieval", "consumed", "features", "ranker", "backfill", "diversity", "telemetry",
+        "retrieval", "consumed", "matches", "features", "ranker", "backfill", "diversity", "top", "telemetry",
     ]  # fmt: skip
     assert all(re.search(r"\d+\.\d\d ms$", row) for row in rows)
     assert re.fullmatch(r"\d+\.\d\d ms in all", watched.text("#total"))

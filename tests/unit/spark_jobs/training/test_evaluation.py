@@ -18,7 +18,7 @@ def test_an_order_is_judged_by_hand_counted_hits() -> None:
     grades = np.zeros(40, np.uint8)
     grades[[0, 3, 20 + 12]] = 1, 2, 1
     two = dataclasses.replace(two, grades=grades, n_wanted=np.array([3, 1], np.int32))
-    order = order_of(two, -two.ranks.astype(np.float32))
+    order = order_of(two, -np.arange(40, dtype=np.float32))
     ideal = np.sum(1 / np.log2([2, 3, 4]))
     assert order.ndcg[0] == pytest.approx((1 + 1 / np.log2(5)) / ideal) and order.ndcg[1] == 0
     assert order.recall.tolist() == [pytest.approx(2 / 3), 0.0], "one of the three was not retrieved, and counts"

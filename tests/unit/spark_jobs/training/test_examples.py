@@ -67,10 +67,16 @@ def _made(user: Listed, known: Known, *, negatives: int | None = None, seed: int
 
 
 def _column(row: dict[str, object], name: str) -> np.ndarray:
-    dtype = {"features": "<f4", "grades": "u1", "ranks": "<i4", "popular_hits": "?", "products": "<f4"}[name]
+    dtype = {"features": "<f4", "grades": "u1", "popular_hits": "?", "products": "<f4"}[name]
     content = row[name]
     assert isinstance(content, bytes)
     return np.frombuffer(content, dtype)
+
+
+def _ranks(row: dict[str, object]) -> np.ndarray:
+    """int64 [rows]: as the ranker sees them."""
+    matrix = _column(row, "features").reshape(-1, len(RANKER_FEATURES))
+    return np.rint(np.expm1(matrix[:, RANKER_FEATURES.index("retrieval_rank_log")])).astype(np.int64)
 
 
 def test_taken_candidates_carry_their_grade_and_the_rest_none(user: Listed, known: Known) -> None:
@@ -84,11 +90,11 @@ def test_a_sample_keeps_every_taken_one_and_the_features_of_its_place_in_the_who
 ) -> None:
     wanting = _wanting(user, 3, 19)
     whole, part = (_made(wanting, known, negatives=n) for n in (None, 6))
-    ranks = _column(part, "ranks")
+    ranks = _ranks(part)
     assert len(ranks) == 8 and {3, 19} <= set(ranks.tolist()) and np.all(np.diff(ranks) > 0)
     matrix = _column(whole, "features").reshape(-1, len(RANKER_FEATURES))
     np.testing.assert_array_equal(_column(part, "features").reshape(8, -1), matrix[ranks])
-    assert _column(_made(wanting, known, negatives=6, seed=2), "ranks").tolist() != ranks.tolist()
+    assert _ranks(_made(wanting, known, negatives=6, seed=2)).tolist() != ranks.tolist()
 
 
 def test_what_was_taken_before_is_not_wanted_anew_unless_the_snapshot_includes_it(user: Listed, known: Known) -> None:
@@ -126,7 +132,7 @@ def test_in_a_visit_what_was_just_taken_leaves_the_list_and_what_goes_with_it_co
     matrix = _column(warm, "features").reshape(-1, len(RANKER_FEATURES))
     n_fresh = len(matrix) - (n - 1)
     assert n_fresh == ITEMS - n - len(user.taken), "every other item that was not taken; what was just taken is gone"
-    assert _column(warm, "ranks")[: n - 1].tolist() == [rank for rank in range(n) if rank != 4]
+    assert _ranks(warm)[: n - 1].tolist() == [rank for rank in range(n) if rank != 4]
     last, recent = (matrix[:, RANKER_FEATURES.index(name)] for name in ("last_match", "recent_match"))
     products = _column(warm, "products").reshape(len(matrix), -1)
     np.testing.assert_array_equal(last, products[:, 0])

