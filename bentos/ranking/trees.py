@@ -42,7 +42,7 @@ class RankerScorer(AnytimeScorer[RankingQuery]):
         self._batcher = None if lane is None else Batcher(lane, predict, most_rows=MOST_ROWS)
 
     def applies(self, query: RankingQuery) -> bool:
-        return query.has_candidates
+        return query.has_candidates and self.name not in query.snapshot.content.off
 
     def parts(self, query: RankingQuery) -> int:
         return max(1, -(-query.snapshot.content.ranker.num_boosted_rounds() // SLICE))

@@ -66,8 +66,12 @@ def judge(
     store: str,
     wired: Callable[[Steps], Steps] = lambda steps: steps,
 ) -> Judged:
-    """Ask the cascade for a list at each moment, and look at it after each of its scorers. wired: changes the steps first."""
+    """Ask the cascade for a list at each moment, and look at it after each of its scorers, those that are off by default too.
+
+    wired: changes the steps first.
+    """
     snapshot, users = SealedSnapshots(SnapshotStore(store, version.application)).get(version.version)
+    snapshot = replace(snapshot, content=replace(snapshot.content, off=frozenset()))
     users.look_up([moment.user_id for moment in asked])
     reader, keeper = _Reader(users), _Keeper()
     cascade = Cascade(_watched(wired(steps_with(reader, lane=None)), keeper))

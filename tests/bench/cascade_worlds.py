@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,11 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bentos.ranking.content import LIGHT, NETWORK
+from bentos.ranking.trees import RankerScorer
+from infra.config import console
 from infra.config.settings import CHECKOUT
 from infra.local.world.generate import generate
 from infra.local.world.size import WorldSize
 from infra.snapshots.versions import Version
+from tests.bench.cascade_quality import Steps, gain, judge
 from tests.bench.held_out import Later, Moment, build, moments, split, world_events
+from tests.bench.report import Report
 
 YELP = CHECKOUT.parent / "shared" / "data" / "yelp-2019"
 
@@ -97,3 +104,47 @@ def _write_categories(source: Path) -> None:
         }
     )
     pq.write_table(table, source / "items.parquet")
+
+
+def measure(report: Report, chosen: argparse.Namespace) -> None:
+    """NDCG@10 after each stage, and what leaving early loses, on the world; and on Yelp where it is there. None of it is a time."""
+    size = WorldSize(users=chosen.users, items=chosen.items, events=chosen.events, seed=7)
+    with tempfile.TemporaryDirectory() as folder:
+        held = world(Path(folder), size, most=chosen.moments)
+        _note(report, held, prefix="")
+    report.controls |= {"world_users": size.users, "world_items": size.items, "world_events": size.events}
+    if not (YELP / "events.parquet").exists():
+        console.say(f"Yelp is skipped: there is no {YELP}/events.parquet.")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _note(report, yelp(Path(folder), most=chosen.moments), prefix="yelp_")
+
+
+_STAGES = {LIGHT: "light", RankerScorer.name: "trees", NETWORK: "network"}
+
+
+def _note(report: Report, held: HeldOut, *, prefix: str) -> None:
+    whole = judge(held.version, held.later, held.asked, store=held.store, wired=_never_settled)
+    early = judge(held.version, held.later, held.asked, store=held.store)
+    before = "sources"
+    report.controls[f"{prefix}ndcg10_after_sources"] = whole.mean(before)
+    for stage, name in _STAGES.items():
+        if stage not in whole.ndcg:
+            continue
+        report.figures[f"{prefix}ndcg10_after_{name}"] = whole.mean(stage)
+        mean, low, high = whole.gain(stage, before)
+        report.controls[f"{prefix}{name}_gain"] = round(mean, 4)
+        report.controls[f"{prefix}{name}_gain_low95"] = round(low, 4)
+        report.controls[f"{prefix}{name}_gain_high95"] = round(high, 4)
+        before = stage
+    report.figures[f"{prefix}light_stage_share_settled_fraction"] = round(float(early.settled.mean()), 4)
+    lost, low, high = gain(whole.ndcg["shown"], early.ndcg["shown"])
+    report.controls[f"{prefix}early_exit_ndcg10_lost"] = round(lost, 5)
+    report.controls[f"{prefix}early_exit_ndcg10_lost_high95"] = round(high, 5)
+    report.controls[f"{prefix}moments"] = len(held.asked)
+    stages = held.version.manifest().stages
+    console.say(f"{prefix or 'world '}{stages}: {[(stage, whole.mean(stage)) for stage in whole.ndcg]}")
+
+
+def _never_settled(steps: Steps) -> Steps:
+    return [replace(step, settles=None) for step in steps]
