@@ -88,11 +88,13 @@ class RecommendReply(BaseModel):
     snapshot: str = Field(description="the one snapshot behind every item, e.g. predictions_v12")
     items: list[RecommendedItem]
     decided_by: str = Field(
-        description="the last stage that scored: ranker, boost where rules did; else the source whose order was kept"
+        description="the last stage that scored (light, ranker, network, or boost by rules), else the source whose order was kept"
     )
     degraded: bool = Field(description="true where a stage failed or ran out of time and its fallback was used")
     stage_ms: dict[str, float]
-    skipped: dict[str, str] = Field({}, description="stages that failed, and why; absent where none did")
+    skipped: dict[str, str] = Field(
+        {}, description="stages that failed, did less or were left out, and why; absent where none was"
+    )
     not_pinned: dict[str, str] = Field({}, description="pinned items that are not shown, and why; absent where all are")
 
 
