@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.contracts.candidates import Int32s
-from infra.nearline.boards import Standing
+from infra.nearline.boards import NO_BOARD, Board, Standing
 from infra.snapshots.tables import ItemTable
 
 UNAVAILABLE = "unavailable"
@@ -39,12 +39,13 @@ class Changes:
     """What stands, in item indices. strangers: unavailable items that the snapshot has not.
 
     unavailable: bool [rows of the item table], None where all items are available. faces: int32 [rows of the item table], where
-    each item's title, creator and genres are written: its own row, or a spare one; None where nothing changed.
+    each item's title, creator and genres are written: its own row, or a spare one; None: nothing changed. rows: the spare ones.
     """
 
     unavailable: NDArray[np.bool_] | None = None
     faces: Int32s | None = None
     strangers: frozenset[str] = frozenset()
+    rows: frozenset[int] = frozenset()
 
     def unavailable_with(self, rows: Mapping[str, int]) -> NDArray[np.bool_] | None:
         """The same of new items too, which stand in those rows."""
@@ -60,33 +61,46 @@ NO_CHANGES = Changes()
 
 
 class ChangedItems:
-    """Follows what stands from board to board: each costs as much as it changes, not as much as stands."""
+    """Follows what stands from board to board: each costs as much as it changes, not as much as stands.
 
-    def __init__(self, items: ItemTable, row_of: Callable[[Card], int | None]) -> None:
-        """items: with the spare rows; row_of: the row that has such a card; None where none is free: then the own one stays."""
+    rows: the spare row of each item that goes by what was said of it, by item index. too_many: items that do not, for want of room.
+    """
+
+    def __init__(self, items: ItemTable, *, most: int) -> None:
+        """items: with the spare rows. most: how many items may go by what was said of them. Of more the first by id do, in whatever
+        order it was said, so that a replay shows the same."""
         self._items = items
-        self._row_of = row_of
-        self._standing: Standing = {}
-        self._current = NO_CHANGES
+        self._most = most
+        self._board = NO_BOARD
+        self._gone = np.zeros(len(items.item_ids), np.bool_)
+        self._strangers: frozenset[str] = frozenset()
+        self._cards: dict[int, Card] = {}
+        self._current: Changes | None = NO_CHANGES
+        self.rows: dict[int, int] = {}
 
-    def place(self, standing: Standing) -> Changes:
-        """It in item indices."""
-        if standing is not self._standing:
-            unavailable, strangers = self._unavailable(standing)
-            self._current = Changes(unavailable, self._faces(standing), strangers)
-            self._standing = standing
+    @property
+    def too_many(self) -> int:
+        """See above."""
+        return max(0, len(self._cards) - self._most)
+
+    def place(self, board: Board, row_of: Callable[[Card], int]) -> Changes:
+        """What stands on the board, in item indices. row_of: the row that has such a card; where it raises, so does this, and the
+        next board is placed none the less."""
+        if self._current is None or board.standing is not self._board.standing:
+            self._current = None
+            said = sorted(board.said_since(self._board))
+            self._board = board
+            self._hide(said)
+            self._rename(said)
+            self._write(row_of)
+            gone = self._gone if board.standing.get(UNAVAILABLE) else None
+            self._current = Changes(gone, self._faces(), self._strangers, frozenset(self.rows.values()))
         return self._current
 
-    def _said_anew(self, standing: Standing, *features: str) -> list[str]:
-        pairs = ((standing.get(name, _NOTHING), self._standing.get(name, _NOTHING)) for name in features)
-        return sorted({item_id for now, before in pairs for item_id, _ in now.items() ^ before.items()})
-
-    def _unavailable(self, standing: Standing) -> tuple[NDArray[np.bool_] | None, frozenset[str]]:
-        index_of, gone = self._items.index_of, standing.get(UNAVAILABLE, _NOTHING)
-        before = self._current.unavailable
-        unavailable = np.zeros(len(self._items.item_ids), np.bool_) if before is None else before.copy()
-        strangers = set(self._current.strangers)
-        for item_id in self._said_anew(standing, UNAVAILABLE):
+    def _hide(self, said: list[str]) -> None:
+        gone, index_of = self._board.standing.get(UNAVAILABLE, _NOTHING), self._items.index_of
+        unavailable, strangers = self._gone.copy(), set(self._strangers)
+        for item_id in said:
             at = index_of.get(item_id)
             if at is not None:
                 unavailable[at] = item_id in gone
@@ -94,16 +108,35 @@ class ChangedItems:
                 strangers.add(item_id)
             else:
                 strangers.discard(item_id)
-        return unavailable if gone else None, frozenset(strangers)
+        self._gone, self._strangers = unavailable, frozenset(strangers)
 
-    def _faces(self, standing: Standing) -> Int32s | None:
-        items, own = self._items, np.arange(len(self._items.item_ids), dtype=np.int32)
-        faces = own.copy() if self._current.faces is None else self._current.faces.copy()
-        for item_id in self._said_anew(standing, *(f"changed_{name}" for name in ATTRIBUTES)):
+    def _rename(self, said: list[str]) -> None:
+        items, renamed = self._items, [self._board.standing.get(f"changed_{name}", _NOTHING) for name in ATTRIBUTES]
+        for item_id in said:
             at = items.index_of.get(item_id)
-            if at is not None:
-                was = Card(item_id, items.titles[at], items.creators[at] or "", "|".join(items.genres[at]))
-                now = was.changed(standing)
-                row = self._row_of(now) if now != was else None
-                faces[at] = at if row is None else row
-        return faces if np.any(faces != own) else None
+            if at is None or (at not in self._cards and not any(item_id in names for names in renamed)):
+                continue
+            was = Card(item_id, items.titles[at], items.creators[at] or "", "|".join(items.genres[at]))
+            now = was.changed(self._board.standing)
+            if now == self._cards.get(at, was):
+                continue
+            self.rows.pop(at, None)
+            if now == was:
+                del self._cards[at]
+            else:
+                self._cards[at] = now
+
+    def _write(self, row_of: Callable[[Card], int]) -> None:
+        chosen = set(self._cards)
+        if self.too_many:
+            chosen = set(sorted(self._cards, key=lambda at: self._cards[at].item_id)[: self._most])
+            self.rows = {at: row for at, row in self.rows.items() if at in chosen}
+        for at in chosen - self.rows.keys():
+            self.rows[at] = row_of(self._cards[at])
+
+    def _faces(self) -> Int32s | None:
+        if not self.rows:
+            return None
+        faces = np.arange(len(self._items.item_ids), dtype=np.int32)
+        faces[list(self.rows)] = list(self.rows.values())
+        return faces

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +80,7 @@ RankingSnapshot = Pinned[RankingContent]
 def load_content(version: Version, manifest: Manifest, *, boards: Callable[[], Board] = no_board) -> RankingContent:
     """Read and verify; raises SnapshotCorrupt where bytes or definitions are not those that this service can serve.
 
-    boards: the newest board of the stream.
+    boards: the newest board of the stream. Nothing here may be part of a cycle: see LiveSnapshots.read.
     """
     if manifest.definition_hash != definition_hash() or manifest.ranker.feature_order != RANKER_FEATURES:
         raise SnapshotCorrupt(
@@ -116,7 +115,7 @@ def load_content(version: Version, manifest: Manifest, *, boards: Callable[[], B
         off=frozenset(name for name, stage in manifest.stages.items() if not stage.on),
         sample_users=_sample_users(version, manifest),
     )
-    gc.freeze()  # a collection that walks a catalogue stops requests for its whole length
+    content.shelf.current()  # here, in a thread: all that stands is new to it
     return content
 
 

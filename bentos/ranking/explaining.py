@@ -41,6 +41,9 @@ _UNHURRIED_MS = 60_000.0
 _MOST_WAITING = 8
 """Calls that wait for their turn; more are refused."""
 
+WITHIN_S = 30.0
+"""How long one call may take, its turn included: an archived answer's snapshot and events take some seconds."""
+
 _MOST_DIFFERENCES = 5
 
 
@@ -68,19 +71,24 @@ class Explainer:
         recall: Recall,
         *,
         offline: Callable[[datetime], Offline],
+        within_s: float = WITHIN_S,
     ) -> None:
         """offline: what makes answers from that moment on again from the store; it is made anew for each, for it holds a whole
-        snapshot."""
+        snapshot. within_s: how long a call may take, its turn included."""
         self._live = live
         self._reader = reader
         self._recall = recall
         self._offline = offline
+        self._within_s = within_s
         self._lane = Lane("explaining")
         self._turn = asyncio.Semaphore(1)
         self._waiting = 0
 
     async def explain(self, asked: ExplainRequest, *, request_id: str) -> dict[str, object]:
-        """An ExplainReply as plain values. Raises BadRequest, InvalidRequest, SnapshotNotFound, DependencyUnavailable."""
+        """An ExplainReply as plain values. Raises BadRequest, InvalidRequest, SnapshotNotFound, DependencyUnavailable.
+
+        A call that takes too long gives its turn to the next, also where nobody waits for it any more.
+        """
         for item_id in asked.items:
             check_id(item_id, what="items")
         async with self._one_at_a_time():
@@ -101,9 +109,17 @@ class Explainer:
         if self._waiting >= _MOST_WAITING:
             raise DependencyUnavailable(f"{self._waiting} explanations wait already.", mend="Ask again in a second.")
         self._waiting += 1
+        timeout = asyncio.timeout(self._within_s)
         try:
-            async with self._turn:
+            async with timeout, self._turn:
                 yield
+        except TimeoutError as error:
+            if not timeout.expired():
+                raise
+            raise DependencyUnavailable(
+                f"The explanation took longer than {self._within_s:g} s.",
+                mend="Ask again when less is asked at a time.",
+            ) from error
         finally:
             self._waiting -= 1
 

@@ -22,8 +22,14 @@ from infra.nearline.boards import BoardReader, Standing
 WAIT_S = 1.0
 """How long a PUT waits for the worker, at most."""
 
-_Text = Annotated[str, Field(min_length=1, max_length=256)]
-_Genre = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^|]+$")]
+_Text = Annotated[
+    str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")
+]
+"""Something to read, without control characters."""
+
+_Genre = Annotated[
+    str, Field(min_length=1, max_length=256, pattern=r"^[^|\x00-\x1f\x7f]*[^|\s\x00-\x1f\x7f][^|\x00-\x1f\x7f]*$")
+]
 
 
 class ItemChange(BaseModel):

@@ -11,7 +11,7 @@ from infra.cascade.batch import Batch
 from infra.cascade.kinds import Scorer
 from infra.catalog.features.ranking import ITEM_FEATURES, light_scores
 from infra.contracts.candidates import Float32s
-from infra.contracts.errors import ContractViolation
+from infra.contracts.errors import ContractViolation, DependencyUnavailable
 
 _POPULARITY = ITEM_FEATURES.index("item_popularity_log")
 
@@ -40,10 +40,12 @@ class LightScorer(Scorer[RankingQuery]):
         return query.has_candidates and content.light is not None and LIGHT not in content.off
 
     async def score(self, query: RankingQuery, batch: Batch) -> Float32s:
-        """float32 [n]. Raises KeyError where the matches are missing."""
+        """float32 [n]. Raises DependencyUnavailable where the matches are missing."""
         content, record = query.snapshot.content, query.record
         if content.light is None or record is None:
             raise ContractViolation("The light scorer has no weights, or nothing is known of the user.")
+        if MATCHES not in batch.columns:
+            raise DependencyUnavailable("The light scorer wants the matches, which were not made.")
         share = batch.scores / np.float32(max(float(record.scores[0]), 1e-6))
         match = batch.columns[MATCHES][:, 0].astype(np.float32, copy=False)
         popularity = content.items.columns.features[batch.ids, _POPULARITY]

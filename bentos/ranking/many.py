@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from bentos.ranking.recommender import Recommender
 from bentos.ranking.schema import RecommendRequest, UserRequest
-from bentos.ranking.schema_lists import MAX_ITEMS, ManyRequest
+from bentos.ranking.schema_lists import MANY_BUDGET_MS, MAX_ITEMS, ManyRequest
 from bentos.web.exchange import refusal
 from bentos.web.front import error_content
 from infra.contracts.errors import ContractViolation, DeadlineExceeded, HeadgateError, InvalidRequest
@@ -39,7 +39,7 @@ class Many:
         shared = request.shared.model_dump(exclude_unset=True)
         _check_total(request.requests, shared)
         self._recommender.pin()
-        deadline = Deadline.after_ms(request.deadline_ms)
+        deadline = Deadline.after_ms(MANY_BUDGET_MS if request.deadline_ms is None else request.deadline_ms)
         results: list[dict[str, object]] = [{} for _ in request.requests]
         entries = iter(enumerate(request.requests))
 
@@ -95,5 +95,5 @@ def _wanted(requests: list[object], default: object) -> Iterator[int]:
     """Of each entry that says a number."""
     for said in requests:
         n = said.get("n", default) if isinstance(said, dict) else 0
-        if isinstance(n, int):
+        if isinstance(n, int) and n > 0:  # others are refused by themselves
             yield n

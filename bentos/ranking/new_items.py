@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +14,20 @@ from numpy.typing import NDArray
 from bentos.ranking.changes import Card, ChangedItems
 from infra.catalog.features.ranking import ItemColumns
 from infra.contracts.candidates import Int32s
+from infra.contracts.errors import ContractViolation
 from infra.nearline.boards import NO_BOARD, Board
 from infra.resilience.complaints import Complaints
 from infra.snapshots.tables import ItemTable
 
 _log = logging.getLogger("headgate.new_items")
 
-SPARE = 4096
-"""Rows a snapshot for new items, and for items of which something else is said: 1.2 MB. What comes when all are given out waits
-for the next snapshot."""
+SPARE = 8192
+"""Rows a snapshot for new items, and for items of which something else is said: 2.4 MB. One that no board in use names is given out
+again."""
+
+MOST_CHANGED = 3584
+"""Items a board that go by what was said of them since the batch; of more, the rest wait for the next snapshot. With the new ones,
+at most some 450, they take less than half of the rows: while one board is in use there is room for another."""
 
 _NO_ITEMS = np.empty(0, np.int32)
 _NO_VALUES = np.empty(0, np.int64)
@@ -31,7 +38,11 @@ def no_board() -> Board:
     return NO_BOARD
 
 
-@dataclass(frozen=True, slots=True)
+class NoSpareRow(ContractViolation):
+    """All rows are named by boards in use."""
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class FeedBoard:
     """A board as the requests of one snapshot use it.
 
@@ -84,8 +95,8 @@ def with_spare_rows(items: ItemTable) -> ItemTable:
 
 
 class Shelf:
-    """Gives the spare rows of one pinned snapshot out. A row never changes again: an item of which something else is said gets
-    another one, and a request goes on with the row that its board names."""
+    """Gives the spare rows of one pinned snapshot out. A row stays as it is while a board that names it is in use: an item of which
+    something else is said gets another one, and a request goes on with the row that its board names."""
 
     def __init__(
         self,
@@ -99,56 +110,86 @@ class Shelf:
         self._item_genres = item_genres
         self._genre_numbers = genre_numbers
         self._boards = boards
-        self._free = iter(range(len(items.item_ids) - SPARE, len(items.item_ids)))
+        self._free = list(range(len(items.item_ids) - SPARE, len(items.item_ids)))[::-1]
         self._rows: dict[Card, int] = {}
+        self._in_use: list[tuple[ref[FeedBoard], frozenset[int]]] = []
+        self._forget: list[Callable[[Sequence[int]], None]] = []
         self._genre_columns = {name: at for at, name in enumerate(items.genre_names)}
         known = zip(items.creators, items.columns.creators.tolist(), strict=True)
         self._creator_numbers = {name: number for name, number in known if name}
         self._current = NO_FEED_BOARD
-        self._changed = ChangedItems(items, self._row)
+        self._seen = NO_BOARD
+        self._changed = ChangedItems(items, most=MOST_CHANGED)
         self._complaints = Complaints(_log)
 
+    def tell(self, forget: Callable[[Sequence[int]], None]) -> None:
+        """Let it be called with the rows that are to be given out again. It must not hold this shelf: see `load_content`."""
+        self._forget.append(forget)
+
     def current(self) -> FeedBoard:
-        """The newest board."""
+        """The newest board; the one before where there is no room for it: an answer goes by all that its board says, or by an
+        earlier board, and logs which."""
         board = self._boards()
-        if board is not self._current.source:
-            self._current = self.place(board)
+        if board is not self._seen:
+            self._seen = board
+            try:
+                self._current = self.place(board)
+            except NoSpareRow as error:
+                self._complaints.note("full", str(error))
         return self._current
 
     def place(self, board: Board) -> FeedBoard:
-        """The board in item indices. Items that neither the snapshot has nor the stream names with a title are left out."""
+        """The board in item indices. Items that neither the snapshot has nor the stream names with a title are left out.
+
+        Raises NoSpareRow.
+        """
         rows: dict[str, int] = {}
+        own = set(self._changed.rows.values())
+        row_of = partial(self._row, own)
         for item_id, about in board.about.items():
             title, creator, genres = (_text(about.get(name)) for name in ("title", "creator", "genres"))
             card = Card(item_id, title, creator, genres).changed(board.standing)
             if card.title and item_id not in self._items.index_of:
-                row = self._row(card)
-                if row is not None:
-                    rows[item_id] = row
+                rows[item_id] = row_of(card)
         trending = self._placed(board.list("trending_clicks"), rows)
         new = [(item_id, at_ms) for item_id, at_ms in board.list("newest_items") if item_id in rows]
         newest = self._placed(new, rows)
-        changes = self._changed.place(board.standing)
+        changes = self._changed.place(board, row_of)
+        if self._changed.too_many:
+            told = f"{self._changed.too_many} changed items go by their old names: {MOST_CHANGED} have room"
+            self._complaints.note("too many", f"{told}, the others wait for a snapshot")
         unavailable = changes.unavailable_with(rows)
-        return FeedBoard(board, *_columns(trending), *_columns(newest), rows, unavailable, changes.faces)
+        placed = FeedBoard(board, *_columns(trending), *_columns(newest), rows, unavailable, changes.faces)
+        self._in_use = [(it, named) for it, named in self._in_use if it() is not None]
+        self._in_use.append((ref(placed), changes.rows.union(rows.values())))
+        return placed
 
     def _placed(self, pairs: Iterable[tuple[str, int]], rows: dict[str, int]) -> list[tuple[int, int]]:
         found = ((self._items.index_of.get(item_id, rows.get(item_id)), value) for item_id, value in pairs)
         return [(row, value) for row, value in found if row is not None]
 
-    def _row(self, card: Card) -> int | None:
+    def _row(self, wanted: set[int], card: Card) -> int:
+        """The row that has such a card. wanted: rows of the board that is being placed, and this one from now on."""
         row = self._rows.get(card)
         if row is None:
-            row = next(self._free, None)
-            if row is None:
-                self._complaints.note(
-                    "full",
-                    f"all {SPARE} rows for new and changed items are given out: {card.item_id} waits for a snapshot",
-                )
-                return None
-            self._rows[card] = row
+            if not self._free:
+                self._reclaim(wanted)
+            if not self._free:
+                raise NoSpareRow(f"All {SPARE} rows for new and changed items are named by boards in use.")
+            row = self._rows[card] = self._free.pop()
             self._write(row, card)
+        wanted.add(row)
         return row
+
+    def _reclaim(self, wanted: set[int]) -> None:
+        """Take back what neither a board in use names nor the one that is being placed."""
+        used = wanted.union(*(named for board, named in self._in_use if board() is not None))
+        unused = {card: row for card, row in self._rows.items() if row not in used}
+        for card in unused:
+            del self._rows[card]
+        self._free = list(unused.values())
+        for forget in self._forget:
+            forget(self._free)
 
     def _write(self, row: int, card: Card) -> None:
         items, names = self._items, list(dict.fromkeys(name for name in card.genres.split("|") if name))
@@ -156,6 +197,7 @@ class Shelf:
         items.creators[row] = card.creator or None
         items.columns.creators[row] = self._creator_numbers.get(card.creator, -1)
         known = [self._genre_columns[name] for name in names if name in self._genre_columns]
+        items.columns.genres[row] = 0
         if known:
             items.columns.genres[row, known] = 1 / np.sqrt(len(known))
         numbers = self._genre_numbers

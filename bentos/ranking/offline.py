@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -23,7 +21,7 @@ from bentos.ranking.schema import RecommendRequest
 from bentos.ranking.sealed import SealedSnapshots, SealedUsers
 from bentos.ranking.stages import FEATURES, RETRIEVAL
 from bentos.ranking.trees import RankerScorer
-from bentos.ranking.witness import Run, Witness
+from bentos.ranking.witness import Run, Witness, without_looks
 from infra.cascade.batch import Batch, Column
 from infra.cascade.kinds import Found, Hydrator, Scorer, Selector, Source, Stage
 from infra.cascade.lane import Lane
@@ -137,9 +135,9 @@ async def answer_again(
     query = RankingQuery.of(request, pinned, board=board)
     query.now_us = decision.basis.now_us
     witness = Witness()
-    cascade = Cascade(witness.beside(_steps(reader, failed, lane)))
-    with _unheard():
-        outcome = await cascade.run(query, Deadline.after_ms(_UNHURRIED_MS), extents=decision.extents)
+    cascade = Cascade(witness.beside(_steps(reader, failed, lane)), complain=_say_nothing)
+    outcome = await cascade.run(query, Deadline.after_ms(_UNHURRIED_MS), extents=decision.extents)
+    outcome = replace(outcome, stage_ms=without_looks(outcome.stage_ms))
     shown = exposure_of(query, outcome, request_id=decision.request_id, arm=decision.arm, total_ms=0.0)
     made = decision_of(query, outcome, request, shown=shown)
     names, candidates = snapshot.content.items.item_ids, witness.left_by(RankerScorer.name)
@@ -147,15 +145,8 @@ async def answer_again(
     return Replayed(made, compare(decision, made), candidates, names, run)
 
 
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """A stage that fails as it did then is no news. Two may overlap: the first that ends lets both be heard."""
-    logger = logging.getLogger("headgate.cascade")
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(logging.NOTSET)
+def _say_nothing(stage: str, because: str) -> None:
+    """A stage that fails as it did then is no news."""
 
 
 class _PastReader:

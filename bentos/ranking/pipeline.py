@@ -45,7 +45,10 @@ def ranking_steps(
 def steps_with(
     reader: Reader, *, lane: Lane | None, watchers: tuple[SideEffect[RankingQuery], ...] = ()
 ) -> list[Step[RankingQuery]]:
-    """Redis away: the popular list. Ranker away or out of time: retrieval order. Stages from memory run whatever the clock says."""
+    """Redis away: the popular list. Ranker away or out of time: retrieval order.
+
+    Without a budget is only what an answer cannot be without, and what takes some 0.01 ms: sources in memory, filters, the first n.
+    """
     return [
         Step(RetrievalSource(reader), on_failure=USE_PREVIOUS, budget_ms=80),
         Step(FreshSource(reader, lane), on_failure=USE_PREVIOUS, budget_ms=30),
@@ -57,18 +60,18 @@ def steps_with(
         Step(ExcludedFilter(), on_failure=FAIL, budget_ms=None),
         Step(AvailableFilter(), on_failure=FAIL, budget_ms=None),
         Step(RulesFilter(), on_failure=FAIL, budget_ms=None),
-        Step(MatchHydrator(), on_failure=USE_PREVIOUS, budget_ms=None),
+        Step(MatchHydrator(), on_failure=USE_PREVIOUS, budget_ms=20),
         Step(LightScorer(), on_failure=USE_PREVIOUS, budget_ms=10, settles=is_sure),
         Step(FeatureHydrator(), on_failure=USE_PREVIOUS, budget_ms=40),
         Step(RankerScorer(lane), on_failure=USE_PREVIOUS, budget_ms=100, refines=True, head=_TREES),
         Step(NetworkScorer(lane), on_failure=USE_PREVIOUS, budget_ms=30, refines=True, head=_NETWORK),
-        Step(BoostScorer(), on_failure=USE_PREVIOUS, budget_ms=None),
+        Step(BoostScorer(), on_failure=USE_PREVIOUS, budget_ms=20),
         Step(OlderConsumedHydrator(reader), on_failure=USE_PREVIOUS, budget_ms=20),
         Step(BackfillSource(), on_failure=FAIL, budget_ms=None),
         Step(
             PinsSelector(DiversitySelector(genre_share_fraction=0.5, creator_share_fraction=0.25)),
             on_failure=USE_PREVIOUS,
-            budget_ms=None,
+            budget_ms=20,
         ),
         Step(PinsSelector(TopSelector()), on_failure=FAIL, budget_ms=None),
         *(Step(watcher, on_failure=SKIP, budget_ms=None) for watcher in watchers),

@@ -42,6 +42,18 @@ class _Ask:
     reply: asyncio.Future[tuple[Seen, bool]] = field(compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _OlderAsk:
+    """The read of what one user consumed earlier; deadline: as above. reply: packed items; None where Redis has nothing of it."""
+
+    key: str
+    deadline: Deadline | None
+    reply: asyncio.Future[bytes | None] = field(compare=False)
+
+
+_Asks = list[_Ask | _OlderAsk]
+
+
 class Reader(Protocol):
     """Lets a query learn what is known of its user: Redis's reader, or one that a replay gives what Redis held then."""
 
@@ -58,7 +70,7 @@ class UserReader:
     def __init__(self, client: redis.asyncio.Redis, application: ApplicationName) -> None:
         self._client = client
         self._pending = PendingRecords(client, application, PLAN, kinds=frozenset({"user"}))
-        self._waiting: list[_Ask] = []
+        self._waiting: _Asks = []
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def read(self, query: RankingQuery) -> None:
@@ -74,8 +86,7 @@ class UserReader:
             deadline=query.deadline,
             reply=asyncio.get_running_loop().create_future(),
         )
-        self._waiting.append(ask)
-        self._start()
+        self._wait(ask)
         seen, loaded = await ask.reply
         (payload,) = seen.values
         query.learn(None, seen)
@@ -88,19 +99,28 @@ class UserReader:
             )
 
     async def older(self, query: RankingQuery) -> Int32s:
-        """int32: what the user consumed before the record's history. Raises DependencyUnavailable, SnapshotNotLoaded."""
+        """int32: what the user consumed before the record's history, in a round trip shared like the reads.
+
+        Raises DependencyUnavailable, SnapshotNotLoaded.
+        """
         version, application = query.snapshot.alias.version, query.snapshot.manifest.application
-        try:
-            payload = await self._client.get(keys.consumed(application, version, query.user_id))
-        except (RedisError, OSError) as error:
-            raise DependencyUnavailable(f"Redis did not answer: {type(error).__name__}: {error}") from error
-        payload = cast("bytes", payload or b"")
+        ask = _OlderAsk(
+            key=keys.consumed(application, version, query.user_id),
+            deadline=query.deadline,
+            reply=asyncio.get_running_loop().create_future(),
+        )
+        self._wait(ask)
+        payload = await ask.reply or b""
         items = np.frombuffer(payload, "<i4", len(payload) // 4)
         if len(payload) % 4 or (
             len(items) and not 0 <= int(items.min()) <= int(items.max()) < query.snapshot.content.n_items
         ):
             raise SnapshotNotLoaded("What Redis holds of a user's consumed items is not this snapshot's.", mend=_MEND)
         return items
+
+    def _wait(self, ask: _Ask | _OlderAsk) -> None:
+        self._waiting.append(ask)
+        self._start()
 
     def _start(self) -> None:
         while self._waiting and len(self._under_way) < _IN_FLIGHT:
@@ -115,41 +135,51 @@ class UserReader:
         self._under_way.discard(task)
         self._start()
 
-    async def _round_trip(self, asks: list[_Ask]) -> None:
-        """Two replies an ask; an error of one command is its own ask's, a lost connection everybody's.
+    async def _round_trip(self, asks: _Asks) -> None:
+        """An error of one command is that of who asked it, a lost connection everybody's.
 
         It ends when the last of those who wait gives up: a Redis that hangs keeps no later request waiting.
         """
         try:
             async with asyncio.timeout(_left_s(asks)):
                 found = await self._asked(asks)
-                if any(isinstance(reply, NoScriptError) for reply in found):
+                if any(isinstance(reply, NoScriptError) for replies in found for reply in replies):
                     await taught(self._client, READ)
                     found = await self._asked(asks)
         except (RedisError, OSError) as error:
-            found = [error] * (2 * len(asks))
+            found = [[error]] * len(asks)
         except asyncio.CancelledError:
             for ask in asks:
                 ask.reply.cancel()
             raise
-        for at, ask in enumerate(asks):
+        for ask, replies in zip(asks, found, strict=True):
             if ask.reply.done():
                 continue
-            replies = found[2 * at : 2 * at + 2]
             failed = next((reply for reply in replies if isinstance(reply, Exception)), None)
             if failed is not None:
                 ask.reply.set_exception(
                     DependencyUnavailable(f"Redis did not answer: {type(failed).__name__}: {failed}")
                 )
+            elif isinstance(ask, _OlderAsk):
+                ask.reply.set_result(cast("bytes | None", replies[0]))
             else:
                 self._answer(ask, cast("list[object]", replies[0]), is_loaded=bool(replies[1]))
 
-    async def _asked(self, asks: list[_Ask]) -> list[object]:
+    async def _asked(self, asks: _Asks) -> list[list[object]]:
+        """The replies to each ask: two of a user, one of what was consumed earlier, which one command reads for all."""
         pipe = self._client.pipeline(transaction=False)
+        older = [ask.key for ask in asks if isinstance(ask, _OlderAsk)]
         for ask in asks:
-            self._pending.ask(pipe, "user", ask.user_id, [ask.record_key])
-            pipe.exists(ask.marker_key)
-        return cast("list[object]", await pipe.execute(raise_on_error=False))
+            if isinstance(ask, _Ask):
+                self._pending.ask(pipe, "user", ask.user_id, [ask.record_key])
+                pipe.exists(ask.marker_key)
+        if older:
+            pipe.mget(older)
+        found = cast("list[object]", await pipe.execute(raise_on_error=False))
+        packed = found.pop() if older else []
+        payloads = iter(packed if isinstance(packed, list) else [packed] * len(older))
+        of_users = iter(zip(found[::2], found[1::2], strict=True))
+        return [[next(payloads)] if isinstance(ask, _OlderAsk) else [*next(of_users)] for ask in asks]
 
     def _answer(self, ask: _Ask, reply: list[object], *, is_loaded: bool) -> None:
         try:
@@ -160,7 +190,7 @@ class UserReader:
             )
 
 
-def _left_s(asks: list[_Ask]) -> float | None:
+def _left_s(asks: _Asks) -> float | None:
     """Until the latest of their deadlines; None where one has none."""
     deadlines = [ask.deadline for ask in asks if ask.deadline is not None]
     if len(deadlines) < len(asks):

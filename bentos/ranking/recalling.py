@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -40,7 +41,10 @@ class Recall:
         """The answer; None where neither has it. Raises DependencyUnavailable, OSError."""
         at = moment_of(request_id)
         logged = await self._logged(request_id, at)
-        while logged is None and at is not None and datetime.now(UTC) - at < _QUEUED:
+        until_s = time.monotonic() + _QUEUED.total_seconds()  # an id may say any moment, also one that is far away
+        while (
+            logged is None and at is not None and abs(datetime.now(UTC) - at) < _QUEUED and time.monotonic() < until_s
+        ):
             await asyncio.sleep(_AGAIN_S)
             logged = await self._logged(request_id, at)
         if logged is not None:

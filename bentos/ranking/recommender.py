@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,13 +90,15 @@ class Recommender:
         """A RecommendReply as plain values. within_ms: of the call that this is a part of. Raises InvalidRequest, SnapshotNotFound.
 
         A request whose process was stopped for longer than a lease of its snapshot lasts is answered anew, once; of the first
-        answer only the time counts.
+        answer only the time counts. Whoever answers has what is left of the one deadline; where that is nothing, the stages that
+        have no budget of their own still make a list, of what is popular.
         """
-        arrived_s = time.monotonic()
+        budget_ms = self._budget_ms(request.deadline_ms, within_ms)
+        deadline = Deadline.after_ms(budget_ms)
         check_id(request.user_id, what="user_id")
         check_pins(request.rules, n=request.n)
-        asked = Asked(request, request_id, self._budget_ms(request.deadline_ms, within_ms))
-        answer = await self._leased(asked, arrived_s=arrived_s)
+        asked = Asked(request, request_id, budget_ms)
+        answer = await self._leased(asked, deadline)
         if self._exposures.wants(request.user_id):
             self._exposures.note(answer.exposure)
             self._decisions.note(answer.decision)
@@ -108,7 +109,8 @@ class Recommender:
     async def session(self, request: SessionRequest, *, request_id: str) -> dict[str, object]:
         """A RecommendReply for nobody known, from the live snapshot; neither it nor its features are logged: no user, no click
         that could be told to be of this list. Raises as `recommend` does."""
-        arrived_s = time.monotonic()
+        budget_ms = self._budget_ms(request.deadline_ms)
+        deadline = Deadline.after_ms(budget_ms)
         check_pins(request.rules, n=request.n)
         anonymous = RecommendRequest(
             user_id="",
@@ -118,44 +120,42 @@ class Recommender:
             details=request.details,
             context=RecommendContext(recent_items=request.recent_items),
         )
-        asked = Asked(anonymous, request_id, self._budget_ms(request.deadline_ms))
-        return (await self._leased(asked, arrived_s=arrived_s)).reply
+        return (await self._leased(Asked(anonymous, request_id, budget_ms), deadline)).reply
 
     def _budget_ms(self, *stated_ms: float | None) -> float:
         """The application's, or less where less is stated."""
         return min([self._spec.request_budget_ms, *(ms for ms in stated_ms if ms is not None)])
 
-    async def _leased(self, asked: Asked, *, arrived_s: float) -> _Answer:
+    async def _leased(self, asked: Asked, deadline: Deadline) -> _Answer:
         leased_until_s = self._live.lease()
-        answer = await self._answer_surely(asked, arrived_s=arrived_s)
+        answer = await self._answer_surely(asked, deadline)
         if self._live.outlived(leased_until_s):
             await self._live.check()
-            answer = await self._answer_surely(asked, arrived_s=arrived_s)
+            answer = await self._answer_surely(asked, deadline)
         return answer
 
     def _nothing(self) -> SnapshotNotFound:
         return SnapshotNotFound(f"{self._spec.name} has nothing to serve: {self._live.problem}.", mend=self._live.mend)
 
-    async def _answer_surely(self, asked: Asked, *, arrived_s: float) -> _Answer:
+    async def _answer_surely(self, asked: Asked, deadline: Deadline) -> _Answer:
         """From the assigned snapshot; where that is a canary and it raises, from the live one, which counts against the canary."""
         user_id = asked.request.user_id
         assignment = self.assign(user_id) if user_id else Assignment(self.pin(), Arm.LIVE)
         try:
-            return await self._answer(asked, assignment, arrived_s=arrived_s)
+            return await self._answer(asked, assignment, deadline)
         except Exception as error:
             live = self._live.current
             if assignment.arm is not Arm.CANARY or live is None or live is assignment.shown:
                 raise
             version = assignment.shown.alias.version
             self._complaints.note("canary", f"the canary {version} failed a request: {type(error).__name__}: {error}")
-            return await self._answer(asked, Assignment(live, Arm.CANARY), arrived_s=arrived_s)
+            return await self._answer(asked, Assignment(live, Arm.CANARY), deadline)
 
-    async def _answer(self, asked: Asked, assignment: Assignment[RankingContent], *, arrived_s: float) -> _Answer:
-        deadline = Deadline.after_ms(asked.budget_ms)
+    async def _answer(self, asked: Asked, assignment: Assignment[RankingContent], deadline: Deadline) -> _Answer:
         query = RankingQuery.of(asked.request, assignment.shown, deadline=deadline)
         outcome = await self._cascade.run(query, deadline)
         items = self._items(query, outcome, details=asked.request.details)
-        total_ms = (time.monotonic() - arrived_s) * 1000
+        total_ms = deadline.elapsed_ms()
         stage_ms = {name: round(taken, 3) for name, taken in outcome.stage_ms.items()}
         reply: dict[str, object] = {
             "request_id": asked.request_id,
@@ -209,7 +209,7 @@ class Reasons:
         )
         retrieved = query.record.item_indices.tolist() if query.record is not None else []
         self._rank = {item: at for at, item in enumerate(retrieved, 1)}
-        self._history = query.history.tolist()
+        self._history = query.board.faces_of(query.history).tolist()
         self._query = query
 
     def of(self, index: int, *, source: str) -> str:
@@ -231,12 +231,12 @@ class Reasons:
         return f"{place}; {because}" if because else place
 
     def _because(self, index: int) -> str:
-        columns, titles = self._items.columns, self._items.titles
+        columns, titles, own = self._items.columns, self._items.titles, self._query.board.face(index)
         for item in self._history:
-            if columns.creators[index] >= 0 and columns.creators[index] == columns.creators[item]:
-                return f"from {self._items.creators[index]}, like your “{titles[item]}”"
+            if columns.creators[own] >= 0 and columns.creators[own] == columns.creators[item]:
+                return f"from {self._items.creators[own]}, like your “{titles[item]}”"
         if self._history:
-            alike = columns.genres[self._history] @ columns.genres[index]
+            alike = columns.genres[self._history] @ columns.genres[own]
             best = int(np.argmax(alike))
             if alike[best] >= _LIKE_FRACTION:
                 return f"genres like your “{titles[self._history[best]]}”"

@@ -15,6 +15,7 @@ from bentos.ranking.items import Items, item_routes
 from bentos.ranking.many import Many
 from bentos.ranking.pages import page_routes
 from bentos.ranking.recommender import Recommender
+from bentos.ranking.rows import Batched, rows_route
 from bentos.ranking.schema import (
     EventsReply,
     EventsRequest,
@@ -64,12 +65,13 @@ class FeedRoutes:
     boards: BoardReader
     telemetry: Telemetry
     explainer: Explainer
+    score_rows: Batched
     started_s: float = field(default_factory=time.monotonic)
 
     def table(self) -> Sequence[Route]:
         """Everything the front answers itself."""
-        explaining, items = explain_route(self.explainer), item_routes(self.items)
-        served = [*self._lists(), explaining, *items, *self._people(), *self._state()]
+        beside = [explain_route(self.explainer), rows_route(self.score_rows), *item_routes(self.items)]
+        served = [*self._lists(), *beside, *self._people(), *self._state()]
         documentation = documentation_routes(
             served, title="headgate ranking", version="0.1.0", description=_DESCRIPTION
         )

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bentos.ranking.new_items import FeedBoard
+from bentos.ranking.pinned_labels import Labels
 from bentos.ranking.schema_rules import BusinessRules
 from infra.contracts.candidates import Int32s
 from infra.contracts.errors import InvalidRequest
-from infra.snapshots.tables import ItemTable
 
 _LOOK_AT = 4096
-"""Items of the catalogue between two turns of the others: some 1 ms."""
+"""Items of the catalogue between two turns of the others: 0.1 ms, and 0.4 ms where a request names hundreds."""
 
 _NO_NAMES: frozenset[str] = frozenset()
 
@@ -56,39 +56,33 @@ class Rulebook:
         """Whether it may move an item."""
         return bool(self.boost_categories or self.boost_items)
 
-    def denied(self, items: ItemTable, faces: Int32s) -> list[tuple[NDArray[np.bool_], str]]:
+    def denied(self, labels: Labels, faces: Int32s) -> list[tuple[NDArray[np.bool_], str]]:
         """bool [len(faces)] a reason: which of them go for it. faces: the rows that say what the items are called by now."""
         found: list[tuple[NDArray[np.bool_], str]] = []
-        rows, n = faces.tolist(), len(faces)
         if self.allow:
-            outside = (self.allow.isdisjoint(items.genres[row]) for row in rows)
-            found.append((np.fromiter(outside, np.bool_, n), "of no category that the request allows"))
+            found.append((~labels.in_genres(faces, self.allow), "of no category that the request allows"))
         if self.deny:
-            inside = (not self.deny.isdisjoint(items.genres[row]) for row in rows)
-            found.append((np.fromiter(inside, np.bool_, n), "of a category that the request denies"))
+            found.append((labels.in_genres(faces, self.deny), "of a category that the request denies"))
         if self.deny_creators:
-            by_them = (items.creators[row] in self.deny_creators for row in rows)
-            found.append((np.fromiter(by_them, np.bool_, n), "by a creator whom the request denies"))
+            found.append((labels.by_creators(faces, self.deny_creators), "by a creator whom the request denies"))
         return found
 
-    def factors(self, items: ItemTable, ids: Int32s, faces: Int32s) -> NDArray[np.float64]:
+    def factors(self, labels: Labels, ids: Int32s, faces: Int32s) -> NDArray[np.float64]:
         """float64 [len(ids)]: the product of all that apply, 1 where none does. faces: see `denied`."""
         factors = np.ones(len(ids))
-        for at, (item, face) in enumerate(zip(ids.tolist(), faces.tolist(), strict=True)):
-            factor = self.boost_items.get(item, 1.0)
-            for genre in items.genres[face] if self.boost_categories else ():
-                factor *= self.boost_categories.get(genre, 1.0)
-            factors[at] = factor
+        if self.boost_items:
+            named = np.isin(ids, np.fromiter(self.boost_items, np.int32))
+            factors[named] = [self.boost_items[item] for item in ids[named].tolist()]
+        if self.boost_categories:
+            labels.multiply(factors, faces, self.boost_categories)
         return factors
 
-    async def first_allowed(self, items: ItemTable, board: FeedBoard, ids: Int32s, n: int) -> Int32s:
-        """The first n of them that are not denied, in order; what looks through a catalogue lets others run meanwhile."""
-        if not self.denies:
-            return ids[:n]
+    async def first_allowed(self, labels: Labels, board: FeedBoard, ids: Int32s, n: int) -> Int32s:
+        """The first n of them that are not denied, in order, by rules of which some deny; lets others run meanwhile."""
         found: list[Int32s] = [ids[:0]]
         for start in range(0, len(ids) if n > 0 else 0, _LOOK_AT):
             part = ids[start : start + _LOOK_AT]
-            gone = np.logical_or.reduce([rows for rows, _ in self.denied(items, board.faces_of(part))])
+            gone = np.logical_or.reduce([rows for rows, _ in self.denied(labels, board.faces_of(part))])
             found.append(part[~gone][:n])
             n -= len(found[-1])
             if n <= 0:

@@ -8,6 +8,7 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
+from bentos.ranking.pinned_labels import labels_of
 from bentos.ranking.query import RankingQuery, item_index
 from bentos.ranking.reader import Reader
 from bentos.ranking.stages import RANK, among, below
@@ -55,8 +56,8 @@ class RulesFilter(Filter[RankingQuery]):
 
     async def remove(self, query: RankingQuery, batch: Batch) -> list[Removal]:
         """One removal a kind of rule."""
-        items = query.snapshot.content.items
-        return [Removal(rows, because) for rows, because in query.rules.denied(items, query.board.faces_of(batch.ids))]
+        labels, faces = labels_of(query.snapshot.content), query.board.faces_of(batch.ids)
+        return [Removal(rows, because) for rows, because in query.rules.denied(labels, faces)]
 
 
 class BoostScorer(Scorer[RankingQuery]):
@@ -75,7 +76,7 @@ class BoostScorer(Scorer[RankingQuery]):
         """float32 [n]: minus the new place, counted from 0."""
         order = np.argsort(-batch.scores, kind="stable")
         ids = batch.ids[order]
-        factors = query.rules.factors(query.snapshot.content.items, ids, query.board.faces_of(ids))
+        factors = query.rules.factors(labels_of(query.snapshot.content), ids, query.board.faces_of(ids))
         moved = order[np.argsort(np.arange(1, len(order) + 1) / factors, kind="stable")]
         scores = np.empty(len(order), np.float32)
         scores[moved] = -np.arange(len(order), dtype=np.float32)

@@ -46,11 +46,12 @@ class ManyRequest(BaseModel):
         json_schema_extra={"items": {"type": "object", "properties": {"user_id": {"type": "string"}}}},
     )
     shared: SharedOptions = Field(default_factory=SharedOptions)
-    deadline_ms: float = Field(
-        MANY_BUDGET_MS,
+    deadline_ms: float | None = Field(
+        None,
         ge=MIN_DEADLINE_MS,
         le=MAX_DEADLINE_MS,
-        description="all of it within; an entry whose turn has not come by then gets an error, DeadlineExceeded",
+        description=f"all of it within, {MANY_BUDGET_MS:,} where it is not said; an entry whose turn has not come by then gets an "
+        "error, DeadlineExceeded",
     )
 
 

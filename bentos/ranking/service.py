@@ -6,8 +6,10 @@ import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 import bentoml
+import numpy as np
 
 from bentos.ranking.catalogue import Catalogue
 from bentos.ranking.content import RankingContent, load_content
@@ -84,7 +86,7 @@ class RankingService:
         self._lane = Lane("scoring", tell=self._telemetry.note)
         watchers = (self._telemetry, *traced(name))
         cascade = ranking_cascade(self._client, lane=self._lane, watchers=watchers)
-        self._shadow_lane = Lane("shadow")
+        self._shadow_lane = Lane("shadow", tell=self._telemetry.note)
         unseen = ranking_cascade(self._client, lane=self._shadow_lane)
         lists = RedisExposureLog(self._client, keys.exposure_log(name), kept=chosen.exposures_kept)
         self._exposures = ExposureWriter(lists, self._telemetry, users_fraction=chosen.exposure_users)
@@ -105,7 +107,7 @@ class RankingService:
             dead_letters=DeadLetters(self._log_client, keys.dead_letters(name)),
         )
         self._rows = RowScorer(self._recommender.pin, self._lane)
-        self._aside = Lane("aside")
+        self._aside = Lane("aside", tell=self._telemetry.note)
         self._many = Many(self._recommender)
         self._explainer = Explainer(
             self._live,
@@ -123,6 +125,7 @@ class RankingService:
             boards=self._boards,
             telemetry=self._telemetry,
             explainer=self._explainer,
+            score_rows=self._batched,
         )
 
     @bentoml.on_startup
@@ -172,12 +175,17 @@ class RankingService:
         """Feedback."""
         return (await self._feedback.take(request.root, request_id=new_request_id(), now=now_utc())).reply
 
-    # Over HTTP, too, BentoML answers this one: it makes one call of concurrent requests.
-
     @bentoml.api(route="/score_rows", batchable=True, max_batch_size=BATCHED_ROWS, max_latency_ms=LATEST_MS)
     async def score_rows(self, rows: Rows) -> Scores:
         """The live ranker's scores of rows of features."""
         return await self._rows.score(rows)
+
+    async def _batched(self, rows: np.ndarray) -> np.ndarray:
+        """`score_rows` by BentoML's dispatcher, which makes one call of concurrent ones."""
+        scores: np.ndarray = await cast("FrontedService[RankingService]", RankingService).batched(
+            "score_rows", rows=rows
+        )
+        return scores
 
     def routes(self) -> Sequence[Route]:
         """Everything the front answers itself."""

@@ -12,13 +12,11 @@ from bentos.ranking.stages import RANK
 from infra.cascade.batch import Batch
 from infra.cascade.kinds import Found, Source
 from infra.cascade.lane import Lane
+from infra.catalog.features.ranking import RECENT
 from infra.contracts.candidates import ScoreMap
 
 FRESH = "fresh"
 """The source's name, as the answer tells it."""
-
-RECENT = 100
-"""Recent items that make the vector: as many as the stream keeps of a user."""
 
 _LONG = 10_000
 """From so many items on the search leaves the event loop: it takes some 0.2 ms then, as long as going to a thread and back."""
@@ -37,7 +35,8 @@ def why_fresh(query: RankingQuery, item: int) -> str:
     vectors, recent = query.snapshot.content.vectors, recent_items(query)
     if vectors is None or not recent:
         return ""
-    return f"like your “{query.snapshot.content.items.titles[vectors.nearest(recent, item)]}”"
+    face = query.board.face(vectors.nearest(recent, item))
+    return f"like your “{query.snapshot.content.items.titles[face]}”"
 
 
 class FreshSource(Source[RankingQuery]):

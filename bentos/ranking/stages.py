@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from bentos.ranking.pinned_labels import labels_of
 from bentos.ranking.query import RankingQuery
 from bentos.ranking.reader import Reader
 from infra.cascade.batch import Batch, Column
@@ -66,12 +67,16 @@ class RetrievalSource(Source[RankingQuery]):
 
 
 class PopularSource(Source[RankingQuery]):
-    """What many took lately: for users without a list of their own, and for all while Redis is away."""
+    """What many took lately: for users without a list of their own, and for all while Redis is away.
+
+    Not for one whose history is longer than the record: what it brings may have been consumed long ago, which no filter knows.
+    BackfillSource brings the same, once that was read.
+    """
 
     name = POPULAR
 
     def applies(self, query: RankingQuery) -> bool:
-        return not query.has_candidates
+        return not query.has_candidates and not query.may_have_older
 
     async def find(self, query: RankingQuery, batch: Batch) -> Found:
         """The snapshot's popular list, long enough for what filters may take, below what other sources brought."""
@@ -153,8 +158,10 @@ class BackfillSource(Source[RankingQuery]):
             taken[items] = True
         if query.board.unavailable is not None:
             taken |= query.board.unavailable
-        catalogue, free = query.snapshot.content.items, order[~taken[order]]
-        ids = await query.rules.first_allowed(catalogue, query.board, free, missing)
+        free = order[~taken[order]]
+        if query.rules.denies:
+            free = await query.rules.first_allowed(labels_of(query.snapshot.content), query.board, free, missing)
+        ids = free[:missing]
         return Found(ids, below(batch, len(ids)))
 
 
@@ -185,8 +192,7 @@ class DiversitySelector(Selector[RankingQuery]):
         chosen: list[int] = []
         passed: list[int] = []
         for start in range(0, len(order), _LOOK_AT):
-            items = query.board.faces_of(batch.ids[order[start : start + _LOOK_AT]])
-            faces = query.board.faces_of(items)
+            faces = query.board.faces_of(batch.ids[order[start : start + _LOOK_AT]])
             creators: list[int] = content.items.columns.creators[faces].tolist()
             for place, (face, creator) in enumerate(zip(faces.tolist(), creators, strict=True), start):
                 genres = content.item_genres[face]

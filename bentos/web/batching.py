@@ -53,6 +53,14 @@ class _Call(Generic[M]):
     late: list[_Member[M]] = field(default_factory=list)
     parts: Sequence[Float32s] = ()
 
+    def let_go(self) -> tuple[list[_Member[M]], Sequence[Float32s]]:
+        """Its members and their scores, once. They point at each other: whoever froze the collector now would keep the model."""
+        members, parts = self.members, self.parts
+        self.members, self.parts, self.task = [], (), None
+        for member in members:
+            member.call = None
+        return members, parts
+
     @property
     def is_left(self) -> bool:
         """Whether there were members, and none waits for it any longer."""
@@ -119,10 +127,10 @@ class Batcher(Generic[M]):
             for member in call.members:
                 if not member.scores.done():
                     member.scores.set_exception(error)
-            return
         finally:
             self._under_way -= 1
-        for member, scores in zip(call.members, call.parts, strict=True):
+            members, parts = call.let_go()
+        for member, scores in zip(members, parts, strict=False):
             if not member.scores.done():
                 member.scores.set_result(scores)
 
@@ -133,10 +141,11 @@ class Batcher(Generic[M]):
         call.is_under_way = True
         if call.late or call.is_left or self._waiting:
             loop.call_soon_threadsafe(self._begun, call, loop)
-        if not call.members:
+        members = call.members
+        if not members:
             return
-        rows = [member.rows for member in call.members]
-        model = call.members[0].model
+        rows = [member.rows for member in members]
+        model = members[0].model
         if len(rows) == 1:
             call.parts = [self._timed(model, rows[0])]
             return

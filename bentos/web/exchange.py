@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -12,7 +13,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
-from bentos.web.refusals import wrong_values
+from bentos.web.refusals import place_of, wrong_values
 from infra.contracts.errors import CallerError
 
 BODY_TIMEOUT_S = 10.0
@@ -47,6 +48,8 @@ _TYPES = {
     415: "NotJson",
     422: "InvalidRequest",
 }
+
+_AT_ONCE = "Send the whole body at once."
 
 
 class CallerGone(Exception):
@@ -128,7 +131,7 @@ class Exchange:
                     chunks.append(message.get("body", b""))
         except TimeoutError as error:
             raise BadRequest(
-                f"The body did not end within {BODY_TIMEOUT_S:.0f} s; {size:,} bytes came.", status=408
+                f"The body did not end within {BODY_TIMEOUT_S:.0f} s; {size:,} bytes came.", status=408, mend=_AT_ONCE
             ) from error
         return b"".join(chunks)
 
@@ -137,7 +140,7 @@ class Exchange:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 message = await self.receive()
         except TimeoutError as error:
-            raise BadRequest(f"No body came within {BODY_TIMEOUT_S:.0f} s.", status=408) from error
+            raise BadRequest(f"No body came within {BODY_TIMEOUT_S:.0f} s.", status=408, mend=_AT_ONCE) from error
         if message["type"] == "http.disconnect":
             raise CallerGone
         return message
@@ -158,7 +161,7 @@ def refusal(error: ValidationError, model: type[BaseModel]) -> BadRequest:
     first = error.errors(include_url=False, include_context=False)[0]
     if first["type"] == "json_invalid":
         return _not_json(first["msg"])
-    return BadRequest(wrong_values(error, model), status=422, mend="See /docs for what this route takes.")
+    return BadRequest(wrong_values(error, model), status=422)
 
 
 def _check_literals(body: bytes) -> None:
@@ -166,7 +169,28 @@ def _check_literals(body: bytes) -> None:
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise _not_json(str(error)) from error
+        raise _not_json(_literal(body) or str(error)) from error
+
+
+class _NoNumber(str):
+    """NaN, Infinity or -Infinity, as it stood in a body."""
+
+
+def _literal(body: bytes) -> str:
+    """Which one stands first, and where; empty where something else is wrong, too."""
+    try:
+        ahead: list[tuple[tuple[int | str, ...], object]] = [((), json.loads(body, parse_constant=_NoNumber))]
+    except (ValueError, RecursionError):
+        return ""
+    while ahead:
+        place, value = ahead.pop()
+        if isinstance(value, _NoNumber):
+            return f"{place_of(place)} is {value}, and JSON has neither NaN nor Infinity"
+        if isinstance(value, dict):
+            ahead.extend(((*place, name), inner) for name, inner in reversed(value.items()))
+        elif isinstance(value, list):
+            ahead.extend(((*place, at), value[at]) for at in reversed(range(len(value))))
+    return ""
 
 
 def _not_json(because: str) -> BadRequest:
@@ -178,4 +202,4 @@ def path_segment(raw: bytes) -> str:
     try:
         return unquote_to_bytes(raw).decode()
     except UnicodeDecodeError as error:
-        raise BadRequest("The path is not UTF-8.", status=400) from error
+        raise BadRequest("The path is not UTF-8.", status=400, mend="Percent-encode its text as UTF-8.") from error

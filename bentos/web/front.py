@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bentos.web.counting import ELSEWHERE, count_reply
 from bentos.web.exchange import BadRequest, CallerGone, Exchange, Handler, Reply, json_reply, path_segment
 from bentos.web.refusals import Number, numbers_of
 from bentos.web.request_ids import new_request_id
@@ -37,8 +38,10 @@ _STATUS: tuple[tuple[type[HeadgateError], int], ...] = (
     (DeadlineExceeded, 504),
 )
 
+_MEND = "See /docs for what this route takes."
+"""For a caller whose error says no more than what was wanted."""
+
 BENTOML_PATHS = ("/metrics", "/livez", "/healthz", "/schema.json")
-BENTOML_APIS = ("/score_rows",)
 BENTOML_FOLDERS = ("/static_content/",)
 """What is answered by BentoML itself."""
 
@@ -47,7 +50,7 @@ BENTOML_FOLDERS = ("/static_content/",)
 class Route:
     """One route, and all that its OpenAPI entry says. Any segment of `path` may be a `{variable}`; query: its whole numbers.
 
-    statuses: those that come with what it gives.
+    statuses: those that come with what it gives. max_body_bytes: where it is not the service's.
     """
 
     method: str
@@ -60,6 +63,7 @@ class Route:
     query: dict[str, Number] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
     statuses: tuple[int, ...] = (200,)
+    max_body_bytes: int | None = None
     listed: bool = True
 
 
@@ -93,7 +97,10 @@ class _Template:
 
 
 class Front:
-    """ASGI. Every reply of its own carries x-request-id; every error is `{"error": {"type", "message", "mend"}, "request_id"}`."""
+    """ASGI. Every reply of its own carries x-request-id; every error is `{"error": {"type", "message", "mend"}, "request_id"}`.
+
+    It counts its own replies; BentoML counts what it answers itself.
+    """
 
     def __init__(self, inner: ASGIApp, routes: Callable[[], Sequence[Route]], *, max_body_bytes: int) -> None:
         """inner: BentoML's application. routes: asked once, after BentoML has made the service."""
@@ -108,7 +115,7 @@ class Front:
             await self._inner(scope, receive, send)
             return
         path: str = scope["path"]
-        if path in BENTOML_PATHS or path in BENTOML_APIS or path.startswith(BENTOML_FOLDERS):
+        if path in BENTOML_PATHS or path.startswith(BENTOML_FOLDERS):
             await self._inner(scope, receive, send)
             return
         request_id = new_request_id()
@@ -126,49 +133,41 @@ class Front:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
 
     async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> Reply:
+        where = ELSEWHERE
         try:
-            route, variables = self._find(scope)
+            where, by_method, raw_variables = self._find(scope)
+            route = _of_method(by_method, scope["method"])
+            variables = {name: path_segment(raw) for name, raw in raw_variables.items()}
             numbers = numbers_of(route.query, scope["query_string"]) if route.query else {}
-            return await route.handler(Exchange(scope, receive, request_id, self._max_body_bytes, variables, numbers))
+            limit = route.max_body_bytes or self._max_body_bytes
+            reply = await route.handler(Exchange(scope, receive, request_id, limit, variables, numbers))
         except CallerGone:
             raise
         except HeadgateError as error:
-            return error_reply(error, request_id=request_id)
+            reply = error_reply(error, request_id=request_id)
         except Exception:  # noqa: BLE001 - whatever it was, the caller gets JSON and the log the trace
             _log.exception("request %s failed", request_id)
-            return error_reply(
+            reply = error_reply(
                 ContractViolation("The service failed.", mend="Its log tells more under this request_id."),
                 request_id=request_id,
             )
+        count_reply(where, reply.status)
+        return reply
 
-    def _find(self, scope: Scope) -> tuple[Route, dict[str, str]]:
+    def _find(self, scope: Scope) -> tuple[str, dict[str, Route], dict[str, bytes]]:
+        """The path as its routes have it, these by method, and its variables. Raises BadRequest 404."""
         if self._exact is None:
             self._exact = self._index()
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        variables: dict[str, str] = {}
-        by_method = self._exact.get(scope["path"])
-        if by_method is None:
-            by_method, variables = self._find_template(scope.get("raw_path") or scope["path"].encode())
-        if by_method is None:
-            raise BadRequest(f"There is nothing at {scope['path'][:200]!r}.", status=404, mend="See /docs.")
-        route = by_method.get(method)
-        if route is None:
-            allowed = ", ".join(sorted(by_method))
-            raise BadRequest(
-                f"{method[:20]} is not allowed here; wanted {allowed}.",
-                status=405,
-                mend="See /docs.",
-                headers=((b"allow", allowed.encode()),),
-            )
-        return route, variables
-
-    def _find_template(self, raw_path: bytes) -> tuple[dict[str, Route] | None, dict[str, str]]:
-        segments = raw_path.split(b"/")
-        for template in self._templates.values():
+        path: str = scope["path"]
+        by_method = self._exact.get(path)
+        if by_method is not None:
+            return path, by_method, {}
+        segments = (scope.get("raw_path") or path.encode()).split(b"/")
+        for where, template in self._templates.items():
             found = template.match(segments)
             if found is not None:
-                return template.by_method, {name: path_segment(raw) for name, raw in found.items()}
-        return None, {}
+                return where, template.by_method, found
+        raise BadRequest(f"There is nothing at {path[:200]!r}.", status=404, mend="See /docs.")
 
     def _index(self) -> dict[str, dict[str, Route]]:
         exact: dict[str, dict[str, Route]] = {}
@@ -179,6 +178,20 @@ class Front:
             else:
                 exact.setdefault(route.path, {})[route.method] = route
         return exact
+
+
+def _of_method(by_method: Mapping[str, Route], method: str) -> Route:
+    """HEAD is as GET. Raises BadRequest 405."""
+    route = by_method.get("GET" if method == "HEAD" else method)
+    if route is None:
+        allowed = ", ".join(sorted(by_method))
+        raise BadRequest(
+            f"{method[:20]} is not allowed here; wanted {allowed}.",
+            status=405,
+            mend="See /docs.",
+            headers=((b"allow", allowed.encode()),),
+        )
+    return route
 
 
 def status_of(error: HeadgateError) -> int:
@@ -202,4 +215,5 @@ def error_content(error: HeadgateError, *, request_id: str) -> dict[str, object]
         _log.error("request %s: %s: %s", request_id, type(error).__name__, error)
     name = error.type if isinstance(error, BadRequest) else type(error).__name__
     message = str(error).removesuffix(error.mend).strip()
-    return {"error": {"type": name, "message": message, "mend": error.mend}, "request_id": request_id}
+    mend = error.mend or (_MEND if isinstance(error, CallerError) else "")
+    return {"error": {"type": name, "message": message, "mend": mend}, "request_id": request_id}

@@ -35,9 +35,20 @@ class FrontedService(Service[T]):
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """BentoML's application behind the front."""
-        inner = super().to_asgi(is_main=is_main)
+        # Imported here, as BentoML does: its workers' metrics have their place only then.
+        from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-untyped]
+
+        self.inject_config()
+        self._application = ServiceAppFactory(self, is_main=is_main)
         limit = cast(type[Routed], self.inner).max_body_bytes
-        return Front(cast("ASGIApp", inner), self._routes, max_body_bytes=limit)
+        return Front(cast("ASGIApp", self._application()), self._routes, max_body_bytes=limit)
+
+    async def batched(self, name: str, **value: object) -> Any:
+        """A batchable API, called as BentoML's own endpoint calls it: by its dispatcher, which makes one call of concurrent ones.
+
+        Raises what the API raises, ServiceUnavailable where the dispatcher gave up.
+        """
+        return await self._application.batch_infer(name, (), value)
 
     def _routes(self) -> Sequence[Route]:
         instance: Any = getattr(self, "_instance", None)

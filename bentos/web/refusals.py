@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,10 @@ _TOLD = 5
 """Wrong values that are told; of others their number."""
 
 Schema = Mapping[str, Any]
+
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 60
+_SHOWN.maxlist = _SHOWN.maxdict = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +45,15 @@ def numbers_of(declared: Mapping[str, Number], query_string: bytes) -> dict[str,
     return {name: _number(name, number, said.get(name)) for name, number in declared.items()}
 
 
+_DIGITS = 9
+"""Of a number in a query; Python takes long to read thousands of them."""
+
+
 def _number(name: str, number: Number, text: str | None) -> int:
     if text is None:
         return number.default
-    if not text.isascii() or not text.isdigit() or not number.least <= int(text[:9]) <= number.most:
+    is_number = text.isascii() and text.isdigit() and len(text) <= _DIGITS
+    if not is_number or not number.least <= int(text) <= number.most:
         wanted = f"a whole number from {number.least} to {number.most:,}"
         raise InvalidRequest(f"{name} is {text[:40]!r}; wanted {wanted}.")
     return int(text)
@@ -54,13 +64,26 @@ def wrong_values(error: ValidationError, model: type[BaseModel]) -> str:
     found = error.errors(include_url=False, include_context=False)
     schema, parts = _schema(model), []
     for problem in found[:_TOLD]:
-        place = ".".join(str(step) for step in problem["loc"]) or "the body"
-        wanted = _wanted(_at(schema, problem["loc"]))
-        seen = repr(problem["input"])
+        place, said = problem["loc"], problem["msg"]
+        if problem["type"] == "extra_forbidden":
+            said, wanted = "There is no such field", _names(_at(schema, place[:-1]))
+        else:
+            wanted = _wanted(_at(schema, place))
+        seen = _SHOWN.repr(problem["input"])
         seen = seen if len(seen) <= 60 else f"{seen[:57]}..."
-        parts.append(f"{place[:80]}: {problem['msg']}{wanted and f', wanted {wanted}'} (seen {seen})")
+        parts.append(f"{place_of(place)}: {said}{wanted and f', wanted {wanted}'} (seen {seen})")
     more = f" and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
     return "; ".join(parts) + more + "."
+
+
+def place_of(steps: Sequence[int | str]) -> str:
+    """Where in the body, as `rows.0.3`."""
+    return ".".join(str(step) for step in steps)[:80] or "the body"
+
+
+def _names(schema: Schema) -> str:
+    """Of all fields of an object."""
+    return f"one of {', '.join(schema.get('properties', {}))}"
 
 
 @lru_cache
@@ -110,5 +133,13 @@ def _wanted(schema: Schema) -> str:
 def _between(schema: Schema, least: str, most: str, what: str, unit: str = "") -> str:
     if most not in schema:
         return ""
-    bounds = f"{schema.get(least, 0):,} to {schema[most]:,}"
+    low, high = schema.get(least, 0), schema[most]
+    if low == high:
+        return f"{what} of {high:,} {unit}".strip()
+    bounds = f"{_number_told(low)} to {_number_told(high)}"
     return f"{what} of {bounds} {unit}" if unit else f"{what} from {bounds}"
+
+
+def _number_told(bound: float) -> str:
+    """A bound as it is written: 60,000 or 3.40282e+38."""
+    return f"{bound:,}" if abs(bound) < 1e15 else f"{bound:g}"

@@ -7,6 +7,9 @@ import secrets
 import time
 from datetime import UTC, datetime
 
+_AHEAD_S = 86_400
+"""Another machine's clock may be ahead, by a time zone at worst."""
+
 _TIMED = re.compile(r"([0-9a-f]{12})7[0-9a-f]{3}[89ab][0-9a-f]{15}")
 
 
@@ -17,6 +20,11 @@ def new_request_id() -> str:
 
 
 def moment_of(request_id: str) -> datetime | None:
-    """When the id was given, to the millisecond; None for ids that do not tell. What follows the 32 digits does not matter."""
+    """When the id was given, to the millisecond; None for ids that do not tell, or tell of a moment that is more than a day ahead.
+
+    What follows the 32 digits does not matter.
+    """
     found = _TIMED.match(request_id)
-    return datetime.fromtimestamp(int(found[1], 16) / 1000, UTC) if found else None
+    if found is None or int(found[1], 16) / 1000 > time.time() + _AHEAD_S:
+        return None
+    return datetime.fromtimestamp(int(found[1], 16) / 1000, UTC)

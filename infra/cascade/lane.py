@@ -1,4 +1,4 @@
-"""lane: the one thread of a worker for native calls, so that the event loop stays free; who gives up waits no longer."""
+"""lane: one thread for native calls, so that the event loop stays free; who gives up waits no longer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class LaneBusy(DependencyUnavailable):
 class Lane:
     """Runs calls one after another. A call that was given up before it began is dropped; one that runs cannot be stopped.
 
-    So at most one abandoned call runs at a time: until it ends, the lane refuses others, whose stages fall back at once.
+    So at most one abandoned call a lane runs at a time: until it ends, the lane refuses others, whose stages fall back at once. A
+    worker has one lane for the answers of its requests; whatever else makes native calls (shadows, explanations) has its own.
     abandoned, refused: counted since it was made.
     """
 

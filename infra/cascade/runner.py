@@ -26,22 +26,31 @@ _log = logging.getLogger("headgate.cascade")
 class Cascade(Generic[Q]):
     """An ordered list of steps, checked once, run for every query."""
 
-    def __init__(self, steps: Sequence[Step[Q] | Together[Q]], *, clock: Clock = time.monotonic) -> None:
-        """Raises ContractViolation where names repeat, or a step stands where its kind may not."""
+    def __init__(
+        self,
+        steps: Sequence[Step[Q] | Together[Q]],
+        *,
+        clock: Clock = time.monotonic,
+        complain: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """Raises ContractViolation where names repeat, or a step stands where its kind may not.
+
+        complain: is told of each stage that failed, by its name and in words; None: warnings in the log.
+        """
         self._groups = [step.steps if isinstance(step, Together) else (step,) for step in steps]
         stages = [step.stage for group in self._groups for step in group]
         _check_order(stages)
         self.source_names = tuple(stage.name for stage in stages if isinstance(stage, Source))
         self.costs = {stage.name: StageCost() for stage in stages}
         self._clock = clock
-        self._complaints = Complaints(_log, clock=clock)
+        self._complain = complain or Complaints(_log, clock=clock).note
 
     async def run(self, query: Q, deadline: Deadline, *, extents: Mapping[str, Extent] | None = None) -> Outcome:
         """Run every step that applies. Raises what a FAIL step raised, DeadlineExceeded, ContractViolation.
 
         extents: of an answer that is made again: how much its scorers did, instead of what the clock allows.
         """
-        run = _Run(query, deadline, self, self._complaints.note, extents)
+        run = _Run(query, deadline, self, self._complain, extents)
         for group in self._groups:
             await run.group(group)
         return run.outcome()

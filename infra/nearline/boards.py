@@ -44,8 +44,18 @@ return found
 """
 # One script a shard: the worker moves offset and states between any two commands.
 
+_REMEMBERED = 64
+"""Boards of which it is remembered what was said anew: whoever looks less often compares all that stands."""
+
 Standing = Mapping[str, Mapping[str, str]]
 """By feature and entity id."""
+
+
+def said_anew(before: Standing, now: Standing) -> frozenset[str]:
+    """The entities of which something else stands. It costs as much as stands: 100,000 take some 10 ms, in which others may run."""
+    pairs = [(now.get(name, {}), before.get(name, {})) for name in now.keys() | before.keys()]
+    changed = {entity_id for new, old in pairs for entity_id, said in new.items() if old.get(entity_id) != said}
+    return frozenset(changed.union(entity_id for new, old in pairs for entity_id in old if entity_id not in new))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,8 @@ class Board:
     lists: by feature, (entity id, count or millisecond), best first, at most the feature's k, ties by id. about: the other
     features of the listed entities that have a state. standing: by STANDING feature and entity id, what stands, the usual left
     out; the same object on a reader's next board where nothing else was said. offsets: by shard, up to which records this counts;
-    with `now_us` they give the same board again, from the archive alone. now_us: 0 before the first read.
+    with `now_us` they give the same board again, from the archive alone. now_us: 0 before the first read. mark: a reader's name for
+    this `standing`; None where nobody compared it. said: the last marks before it, oldest first, and what was said anew after each.
     """
 
     now_us: int = 0
@@ -63,6 +74,18 @@ class Board:
     lists: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     about: Mapping[str, Mapping[str, FeatureValue]] = field(default_factory=dict)
     standing: Standing = field(default_factory=dict)
+    mark: object = field(default=None, compare=False, repr=False)
+    said: tuple[tuple[object, frozenset[str]], ...] = field(default=(), compare=False, repr=False)
+
+    def said_since(self, before: Board) -> frozenset[str]:
+        """The entities of which something else stands than on that board."""
+        if before.mark is not None:
+            if before.mark is self.mark:
+                return frozenset()
+            for at, (mark, _) in enumerate(self.said):
+                if mark is before.mark:
+                    return frozenset().union(*(entities for _, entities in self.said[at:]))
+        return said_anew(before.standing, self.standing)
 
     def list(self, name: str) -> tuple[tuple[str, int], ...]:
         """One feature's list; empty before the first read."""
@@ -202,8 +225,11 @@ class BoardReader:
         return await asyncio.to_thread(self._merge, shards, now_us)
 
     def _merge(self, shards: list[ShardBoard], now_us: int) -> Board:
-        board, before = merged_board(self._plan, self._kind, shards, now_us), self.current.standing
-        return replace(board, standing=before) if board.standing == before else board
+        board, before = merged_board(self._plan, self._kind, shards, now_us), self.current
+        said = said_anew(before.standing, board.standing)
+        if not said and before.mark is not None:
+            return replace(board, standing=before.standing, mark=before.mark, said=before.said)
+        return replace(board, mark=object(), said=(*before.said, (before.mark, said))[-_REMEMBERED:])
 
     async def _position(self, shard: int) -> int:
         """Up to where the worker has counted."""

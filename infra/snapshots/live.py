@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import math
 import time
@@ -242,8 +243,14 @@ class LiveSnapshots(Generic[T]):
         return pinned
 
     def read(self, alias: Alias) -> Pinned[T]:
-        """What the alias names, from the store. Raises SnapshotNotFound, SnapshotCorrupt."""
-        return read_pinned(self._store, alias, self._load)
+        """What the alias names, from the store. Raises SnapshotNotFound, SnapshotCorrupt.
+
+        A collection that walks a catalogue stops requests for its whole length, so that none does from here on. What is frozen
+        goes when nothing refers to it any more: a content that is part of a cycle would stay for good.
+        """
+        pinned = read_pinned(self._store, alias, self._load)
+        gc.freeze()
+        return pinned
 
     async def _watch(self) -> None:
         while True:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.catalog.features.nearline import plan_of
-from infra.catalog.features.ranking import Moment
+from infra.catalog.features.ranking import RECENT, Moment
 from infra.contracts.candidates import Int32s
 from infra.contracts.events import Record
 from infra.contracts.features import Deltas, FeatureValue
@@ -103,7 +103,7 @@ def known_at(at_us: int, lived: Lived, crowd: Crowd) -> Moment:
         clicks_last_hour=cast(int, counts["clicks_last_hour"]),
         purchases_last_hour=cast(int, counts["purchases_last_hour"]),
         clicks_in_session=cast(int, counts["clicks_in_session"]),
-        recent=np.array([int(item) for item in cast("tuple[str, ...]", since["recent_items"])], np.int32),
+        recent=np.array([int(item) for item in cast("tuple[str, ...]", since["recent_items"])[:RECENT]], np.int32),
         trending=trending,
         trending_counts=trending_counts,
         hour=at_us // _HOUR_US % 24,

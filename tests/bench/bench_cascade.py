@@ -12,17 +12,18 @@ from collections.abc import Callable
 
 from infra.config import console
 from tests.bench import cascade_batching, cascade_overshoot, cascade_worlds
+from tests.bench.helping import Help
 from tests.bench.report import Report
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    parser.add_argument("--repeats", type=int, default=9, help="turns of each mode of batching")
     parser.add_argument("--slice-s", type=float, default=0.3, help="of one mode, before the next takes its turn")
     parser.add_argument("--overshoot-s", type=float, default=30.0, help="under load; idle as many as in 20 a second")
     for name, default in (("users", 20_000), ("items", 20_000), ("events", 1_000_000), ("moments", 3_000)):
         parser.add_argument(f"--{name}", type=int, default=default, help="of the world that quality is judged on")
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="what is measured")
     chosen = parser.parse_args()
     report = Report("cascade")
     for name in chosen.parts:

@@ -31,6 +31,7 @@ from infra.catalog.features.ranking import RANKER_FEATURES
 from infra.config import console
 from infra.config.settings import CHECKOUT
 from tests.bench.fetch import CALLERS, fetch
+from tests.bench.helping import Help
 from tests.bench.load import LoadReport
 from tests.bench.report import Report
 from tests.bench.serve_rivals import cpu_s, default_serving, model_calls_per_core_s
@@ -44,11 +45,22 @@ DEGRADED_LIMIT_FRACTION = 0.001
 """A tenth of what p99 leaves out."""
 
 
+_OPTIONS: dict[str, tuple[int, str]] = {
+    "users": (2000, "users of the snapshot, each asked for in turn"),
+    "items": (20_000, "items of the snapshot"),
+    "top": (1000, "candidates a user, all of them ranked"),
+    "trees": (300, "trees of the ranker, each of depth 6"),
+    "repeats": (3, "how often everything is measured; a figure is the median"),
+    "seconds": (15, "how long each open loop lasts, at half of the peak; a closed one lasts a third"),
+    "n": (20, "items of a list"),
+}
+"""Each with its default, and what it is."""
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = {"users": 2000, "items": 20_000, "top": 1000, "trees": 300, "repeats": 3, "seconds": 15, "n": 20}
-    for name, value in defaults.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    for name, (value, told) in _OPTIONS.items():
+        parser.add_argument(f"--{name}", type=int, default=value, help=told)
     chosen = parser.parse_args()
     report = Report("serve")
     with (
@@ -112,7 +124,7 @@ def main() -> None:
         "stage_retrieval_ms_p99_alone": alone.stage_ms_p99["retrieval"],
         "generator_late_ms_p99": median(half.late_sends_ms_p99 for half in halves),
         **{f"stage_{stage}_ms_p50": taken for stage, taken in stages.items()},
-        **{name: getattr(chosen, name) for name in defaults},
+        **{name: getattr(chosen, name) for name in _OPTIONS},
         "degraded_answers": sum(half.degraded for half in halves),
         "workers": 1,
     }

@@ -7,27 +7,26 @@ import asyncio
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import onnxruntime
 import uvloop
 import xgboost
 from bentoml._internal.marshal.dispatcher import CorkDispatcher, NonBlockSema
-from skl2onnx import to_onnx
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPRegressor
 
 from bentos.ranking.trees import MOST_ROWS, predict
 from bentos.web.batching import Batcher
 from infra.cascade.lane import Lane
-from infra.catalog.features.ranking import RANKER_FEATURES
+from infra.catalog.features.ranking import LAST_ITEMS, NETWORK_FEATURES, NETWORK_HEAD, RANKER_FEATURES
 from infra.config import console
 from infra.contracts.candidates import Float32s
 from infra.resilience.deadline import Deadline
+from infra.snapshots.network import Network
+from spark_jobs.training import network
+from spark_jobs.training.examples import Examples
+from spark_jobs.training.one_list import SHOWN
 from tests.bench.bench_serve import ranker
 from tests.bench.report import Report
 
@@ -47,10 +46,11 @@ Ask = Callable[[Float32s], Awaitable[Float32s]]
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One model at one size of request."""
+    """One model at one size of request: rows, and inputs a row."""
 
     model: str
     rows: int
+    inputs: int
     score: Score
 
     @property
@@ -98,39 +98,42 @@ def ratio(shared: Sequence[Seen], alone: Sequence[Seen]) -> float:
 
 
 def curves() -> list[Curve]:
-    """Light: a dot product. Network: a stand-in of 64 and 32 hidden units, for its size alone."""
+    """Light: a dot product. Trees: as many as are trained. Network: as training exports it."""
     rng = np.random.default_rng(4)
     weights = rng.random(_WIDTH).astype(np.float32)
     booster = xgboost.Booster()
     booster.load_model(bytearray(ranker(TREES)))
     booster.set_param({"nthread": 1})
-    trees, network = partial(predict, booster), stand_in_network()
+    trees, shipped = partial(predict, booster), shipped_network()
     return [
-        Curve("light", 1000, lambda rows: rows @ weights),
-        *(Curve("trees", rows, trees) for rows in (1000, 200, 1)),
-        *(Curve("network", rows, network) for rows in (200, 1)),
+        Curve("light", 1000, _WIDTH, lambda rows: rows @ weights),
+        *(Curve("trees", rows, _WIDTH, trees) for rows in (1000, 200, 1)),
+        *(Curve("network", rows, len(NETWORK_FEATURES), shipped) for rows in (NETWORK_HEAD, 1)),
     ]
 
 
-def stand_in_network() -> Score:
-    """An MLP through ONNX, on one thread; what it learnt is of no account."""
-    rng = np.random.default_rng(4)
-    x = rng.random((2000, _WIDTH)).astype(np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        learnt = MLPRegressor(hidden_layer_sizes=(64, 32), max_iter=3, random_state=5).fit(x, x[:, 0] * x[:, 1])
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    model = to_onnx(learnt, x[:1]).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda rows: session.run(None, {name: rows})[0][:, 0]
+def shipped_network() -> Score:
+    """A network as training exports it and as a snapshot loads it, each call filled up to ROWS; it learnt random numbers."""
+    rng, (users, rows) = np.random.default_rng(4), (60, 40)
+    some = Examples(
+        users=np.arange(users, dtype=np.int32),
+        counts=np.full(users, rows, np.int64),
+        n_wanted=np.ones(users, np.int32),
+        matrix=rng.random((users * rows, len(RANKER_FEATURES))).astype(np.float32),
+        grades=(rng.random(users * rows) < 1 / rows).astype(np.uint8),
+        products=rng.random((users * rows, LAST_ITEMS)).astype(np.float32),
+        popular_hits=np.zeros((users, SHOWN), np.bool_),
+    )
+    some = some.where(some.found())
+    inputs = network.inputs_of(some, trees=some.matrix[:, 0], light=some.matrix[:, 1])
+    learnt = network.fit(some, inputs, seed=5)
+    return Network(network.exported(learnt), inputs=len(NETWORK_FEATURES)).scores
 
 
 async def _curve(curve: Curve, *, repeats: int, slice_s: float) -> dict[int, dict[str, list[Seen]]]:
     """By callers and mode; the modes take turns, so that what disturbs one disturbs the others."""
     rng = np.random.default_rng(6)
-    requests = [rng.random((curve.rows, _WIDTH)).astype(np.float32) for _ in range(8)]
+    requests = [rng.random((curve.rows, curve.inputs)).astype(np.float32) for _ in range(8)]
     lanes = [Lane(f"bench-{mode}") for mode in ("alone", "shared", "dispatcher")]
     modes = {"alone": _alone(curve.score, lanes[0]), "shared": _shared(curve.score, lanes[1])}
     found: dict[int, dict[str, list[Seen]]] = {callers: {} for callers in CALLERS}

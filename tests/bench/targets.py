@@ -110,9 +110,9 @@ ABOUT = {
     "cascade": "Batching: closed loop, in one process with one native thread, as a worker has. A call is made for each request "
     "alone, or shared by all that wait when the thread is free (`bentos/web/batching.py`), or by BentoML's own dispatcher, which "
     "is gone past while it is idle; the three take turns, and a ratio is the median over such turns. The trees' calls are shared "
-    "by default, and the promise is about them; the light scorer and the network are called alone, the network here is a stand-in "
-    "of its size. Overshoot: some requests of the feed's cascade meet a native call that takes three times its budget; how much "
-    "later than the budget they go on.",
+    "by default, and the promise is about them; the light scorer and the network are called alone; the network is fitted and "
+    "exported as training does. Overshoot: some requests of the feed's cascade meet a native call that takes three times its "
+    "budget; how much later than the budget they go on.",
     "snapshots": "A Redis of its own. Inside Redis is what SLOWLOG says of the flip's script; a reader serves a version once a "
     "request of its pinned it. Torn and missing reads: processes that read as the service does, two round trips a request, while "
     "flips and rollbacks go on and copies that nobody leases are deleted; the controls are the same readers when they look at "

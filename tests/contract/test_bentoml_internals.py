@@ -14,6 +14,7 @@ from typing import cast
 import bentoml
 import numpy as np
 import pytest
+from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-untyped]
 from _bentoml_sdk import Service
 from bentoml._internal.marshal.dispatcher import CorkDispatcher
 
@@ -33,6 +34,24 @@ def test_a_service_is_called_to_make_its_instance_and_asked_for_its_asgi_applica
     assert list(inspect.signature(Service.to_asgi).parameters) == ["self", "is_main"]
     assert inspect.signature(Service.to_asgi).parameters["is_main"].default is True
     assert list(inspect.signature(Service.__call__).parameters) == ["self"]
+
+
+def test_to_asgi_makes_an_application_factory_and_calls_it_and_ours_does_the_same() -> None:
+    lines = [line.strip() for line in inspect.getsource(Service.to_asgi).splitlines()]
+    at = lines.index("self.inject_config()")
+    assert lines[at:] == [
+        "self.inject_config()",
+        "factory = ServiceAppFactory(self, is_main=is_main)",
+        "return factory()",
+    ]
+
+
+def test_the_factory_s_batch_infer_is_what_an_endpoint_of_a_batchable_api_calls() -> None:
+    assert list(inspect.signature(ServiceAppFactory.batch_infer).parameters) == [
+        "self", "name", "input_args", "input_kwargs",
+    ]  # fmt: skip
+    endpoint = inspect.getsource(ServiceAppFactory.api_endpoint)
+    assert "output = await self.batch_infer(name, call_args, call_kwargs)" in endpoint
 
 
 def test_to_asgi_gives_the_front_with_the_application_s_own_limit() -> None:

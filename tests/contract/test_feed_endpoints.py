@@ -112,6 +112,10 @@ def test_one_bad_entry_fails_by_itself(client: httpx.Client) -> None:
         assert told in error.message
 
 
+def test_a_deadline_of_null_is_as_if_it_were_not_said(client: httpx.Client) -> None:
+    assert many(client, requests=[{"user_id": "u1"}], deadline_ms=None).failed == 0
+
+
 def test_entries_whose_turn_does_not_come_in_time_are_told_so(client: httpx.Client) -> None:
     reply = many(client, requests=[{"user_id": f"u{number % 100}"} for number in range(1000)], deadline_ms=20)
     assert 0 < reply.failed < 1000
@@ -206,6 +210,8 @@ _LIST = "wanted a list of 1 to 1,000 entries"
         ("/recommend", {"user_id": "u1", "deadline_ms": 0}, f"deadline_ms: .*{_DEADLINE}"),
         ("/recommend", {"user_id": "u1", "deadline_ms": WEEK_MS}, f"deadline_ms: .*{_DEADLINE}"),
         ("/recommend", {"user_id": "u1", "deadline_ms": True}, "deadline_ms: "),
+        ("/recommend", {"user_id": "u1", "contxt": {}}, "contxt: There is no such field, wanted one of n, .*context"),
+        ("/recommend", {"user_id": "u1", "rules": {"pins": {}}}, r"rules\.pins: There is no such field, .*pin"),
         ("/recommend", {"user_id": "u1", "n": 0}, "n: .*wanted a whole number from 1 to 1,000"),
         ("/recommend", {"user_id": "u1", "n": 10_001}, "n: .*wanted a whole number from 1 to 1,000"),
         ("/recommend", {"user_id": "u1", "exclude": ["x" * 257]}, r"exclude\.0: .*wanted text of 0 to 256 characters"),
@@ -250,7 +256,16 @@ def test_a_number_that_is_none_is_4xx_wherever_it_stands(path: str, number: str,
         "/events": '{"event_type": "rating", "user_id": "u1", "item_id": "i1", "value": %s}',
     }
     body = (bodies[path] % number).encode()
-    refused(client.post(path, content=body, headers={"content-type": "application/json"}), status)
+    message = refused(client.post(path, content=body, headers={"content-type": "application/json"}), status)
+    assert status == 422 or f"{_PLACES[path]} is {number}, and JSON has neither" in message
+
+
+_PLACES = {
+    "/recommend": "deadline_ms",
+    "/recommend_many": "deadline_ms",
+    "/session": "rules.boost_items.i1",
+    "/events": "value",
+}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from _bentoml_sdk import Service
 
+from bentos.ranking.rows import WIDTH
 from bentos.ranking.service import RankingService
 from bentos.web.openapi import document
 
@@ -64,6 +65,20 @@ def test_both_take_the_same(path: str, ours: Json, bentoml_s: dict[str, Json]) -
     schema = ours["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
     told = bentoml_s[path]["input"]
     assert inlined(schema, ours["components"]["schemas"]) == inlined(told, told.get("$defs", {}))
+
+
+def test_both_take_rows_of_that_many_features_and_give_a_list_of_numbers(
+    ours: Json, bentoml_s: dict[str, Json]
+) -> None:
+    """BentoML tells of arrays what dtype and shape they have, and of no null or deadline."""
+    told, operation = bentoml_s["/score_rows"], ours["paths"]["/score_rows"]["post"]
+    schema = inlined(operation["requestBody"]["content"]["application/json"]["schema"], ours["components"]["schemas"])
+    row = cast(Json, schema)["properties"]["rows"]["items"]
+    assert (row["minItems"], row["maxItems"], row["items"]["type"]) == (WIDTH, WIDTH, "number")
+    assert told["input"]["properties"]["rows"]["shape"] == [-1, WIDTH]
+    given = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert cast(Json, inlined(given, ours["components"]["schemas"]))["items"] == {"type": "number"}
+    assert told["output"]["shape"] == [-1]
 
 
 @pytest.mark.parametrize("path", sorted(_FRONT))

@@ -247,6 +247,7 @@ def test_metrics_count_what_was_answered_by_stage(http_client: httpx.Client) -> 
     metrics = http_client.get("/metrics").text
     assert 'headgate_requests_total{application="ranking",decided_by="ranker",degraded="false"}' in metrics
     assert 'headgate_stage_ms_count{application="ranking",stage="ranker"}' in metrics
+    assert 'headgate_http_replies_total{route="/recommend",status="200"}' in metrics
     for path in ("/livez", "/healthz", "/schema.json"):
         assert http_client.get(path).status_code == 200
 

@@ -39,7 +39,7 @@ METHODS = {
     "source": ("find",),
     "hydrator": ("hydrate",),
     "filter": ("remove",),
-    "scorer": ("score", "score_parts"),
+    "scorer": ("score", "score_by", "score_parts"),
     "selector": ("select",),
 }
 
@@ -91,12 +91,13 @@ def behaving(stage: Stage[RankingQuery], behaviour: Behaviour) -> Stage[RankingQ
 
 
 def with_one(steps: Steps, name: str, behaviour: Behaviour, *, budget_ms: float) -> Steps:
-    """The others take the time they need."""
+    """The others take the time they need. budget_ms: of a step that is wired without one."""
 
     def change(step: Step[RankingQuery]) -> Step[RankingQuery]:
         if step.stage.name != name:
             return replace(step, budget_ms=None)
-        return replace(step, stage=behaving(step.stage, behaviour), budget_ms=budget_ms)
+        its_own = budget_ms if step.budget_ms is None else step.budget_ms
+        return replace(step, stage=behaving(step.stage, behaviour), budget_ms=its_own)
 
     return each(steps, change)
 

@@ -21,7 +21,13 @@ from infra.resilience.deadline import Deadline
 from tests.unit.bentos.ranking.asking import Asked
 
 Steps = Sequence[Step[RankingQuery] | Together[RankingQuery]]
-_METHODS = {Source: "find", Hydrator: "hydrate", Filter: "remove", Scorer: "score", Selector: "select"}
+_METHODS: dict[type, tuple[str, ...]] = {
+    Source: ("find",),
+    Hydrator: ("hydrate",),
+    Filter: ("remove",),
+    Scorer: ("score", "score_by"),
+    Selector: ("select",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +35,9 @@ class Case:
     """What holds of the answer, and no longer does once the stage is taken out (or, where one of its rules decides, the rule).
 
     decides: the stage's name. asks: fields of the request beside user_id. clicked: by the user since the batch. trending, new,
-    unavailable: on the board. broken: stages that raise for this request. rule_off: the stage without the
-    rule. first, shows, hides: items; brings: a source that shows something; because: the filter's words; count: items shown.
+    unavailable: on the board. broken: stages that raise for this request. rule_off: the stage without the rule. settled_by: the
+    scorer that was sure; what decides is then its step's `settles`. first, shows, hides: items; brings: a source that shows
+    something; because: the filter's words; count: items shown.
     """
 
     name: str
@@ -43,6 +50,7 @@ class Case:
     unavailable: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
     rule_off: Stage[RankingQuery] | None = None
+    settled_by: str = ""
     first: tuple[str, ...] = ()
     shows: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
@@ -75,6 +83,7 @@ class Case:
             (not self.brings or self.brings in asked.sources.values(), f"has nothing from {self.brings}"),
             (not self.because or self.because in told, f"was told {sorted(told)}"),
             (self.decided_by in ("", asked.outcome.decided_by), f"was decided by {asked.outcome.decided_by}"),
+            (self.settled_by in ("", asked.outcome.settled_by), f"was settled by {asked.outcome.settled_by!r}"),
             (self.count in (None, len(items)), f"has {len(items)} items"),
             (set(asked.outcome.skipped) <= set(self.broken) or not self.broken, f"skipped {asked.outcome.skipped}"),
         )
@@ -102,6 +111,8 @@ class Case:
     def _left_out(self, step: Step[RankingQuery]) -> Step[RankingQuery] | None:
         if step.stage.name != self.decides:
             return step
+        if self.settled_by:
+            return replace(step, settles=None)
         return None if self.rule_off is None else replace(step, stage=self.rule_off)
 
 
@@ -128,8 +139,8 @@ def each(steps: Steps, change: Callable[[Step[RankingQuery]], Step[RankingQuery]
 def breaking(stage: Stage[RankingQuery]) -> Stage[RankingQuery]:
     """The same, raising whenever it is run."""
     broken = copy(stage)
-    for kind, method in _METHODS.items():
-        if isinstance(stage, kind):
+    for kind, methods in _METHODS.items():
+        for method in methods if isinstance(stage, kind) else ():
             setattr(broken, method, _away)
     return broken
 

@@ -133,6 +133,14 @@ CASES = (
         broken=("ranker", "network"),
         decided_by="light",
     ),
+    Case(
+        name="where the light scorer is sure, of ten that rules leave beside one, nobody refines its order",
+        decides="light",
+        user="u7",
+        asks={"rules": {"allow_categories": ["Thriller"], "deny_categories": ["Drama", "Comedy", "Nature"]}},
+        settled_by="light",
+        decided_by="light",
+    ),
     Case(name="the network decides a known user's list", decides="network", user="u7", decided_by="network"),
     Case(
         name="the ranker decides where the network is away",
@@ -161,7 +169,7 @@ CASES = (
         decides="boost",
         asks={"n": 6, "rules": {"boost_categories": {"Music": 10.0}}},
         trending=_MIXED,
-        first=("i18",),
+        first=("i15", "i18"),
     ),
     Case(
         name="a long list is filled up with nothing consumed long ago",

@@ -56,6 +56,12 @@ async def test_every_wired_stage_decides_a_case(client: redis.asyncio.Redis) -> 
     assert len({case.name for case in CASES}) == len(CASES)
 
 
+async def test_every_step_that_settles_decides_a_case(client: redis.asyncio.Redis) -> None:
+    settling = {step.stage.name for step in steps_of(wired(client)) if step.settles is not None}
+    assert settling == {case.settled_by for case in CASES} - {""}
+    assert all(case.settled_by in ("", case.decides) for case in CASES)
+
+
 def test_every_business_rule_decides_a_case() -> None:
     used = {rule for case in CASES for rule in _rules_of(case)}
     assert used == set(type(RecommendRequest(user_id="u1").rules).model_fields)

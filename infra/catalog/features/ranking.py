@@ -126,13 +126,17 @@ class ItemColumns:
     creators: Int32s
 
 
+RECENT = 100
+"""Recent items that make a vector, and that candidates are compared with; what was taken before them is only not shown again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """What the stream and the request know when a list is ranked; by default of somebody of whom both know nothing.
 
     clicks_last_hour, purchases_last_hour, clicks_in_session: the user's nearline features. recent: int32 [r], item indices taken
-    in this session or since the batch, newest first, each once. trending: int32 [t], each once, and trending_counts: int64 [t],
-    the board. hour: 0..23. device: of DEVICES, or empty.
+    in this session or since the batch, newest first, each once, at most RECENT. trending: int32 [t], each once, and
+    trending_counts: int64 [t], the board. hour: 0..23. device: of DEVICES, or empty.
     """
 
     clicks_last_hour: int = 0

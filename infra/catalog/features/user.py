@@ -44,7 +44,7 @@ USER_FEATURES = (
         aggregation=Aggregation.LAST,
         events=_CONSUMING,
         of="item_id",
-        k=100,
+        k=500,  # what was taken since the batch is not shown again: more than anybody takes between two
         window=timedelta(days=7),
         unit="item ids",
     ),

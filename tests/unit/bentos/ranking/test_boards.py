@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import redis.asyncio
 
 from bentos.ranking.boards import NEW_TAKEN, TRENDING_TAKEN, NewItemSource, TrendingSource
 from bentos.ranking.content import RankingSnapshot
-from bentos.ranking.new_items import SPARE
+from bentos.ranking.new_items import SPARE, NoSpareRow
 from bentos.ranking.query import RankingQuery
 from bentos.ranking.reader import UserReader
 from bentos.ranking.schema import RecommendRequest
@@ -216,7 +217,7 @@ async def test_a_replay_with_the_board_of_a_request_gives_its_list_to_the_bit(
         assert replayed.outcome.batch.scores.tobytes() == asked.outcome.batch.scores.tobytes()
 
 
-def test_a_row_never_changes_and_when_all_are_given_out_the_next_wait(stage: Stage) -> None:
+def test_a_row_stays_as_it_is_while_a_board_in_use_names_it_and_is_given_out_again_then(stage: Stage) -> None:
     content = pinned(stage).content
     one = content.shelf.place(cards("n1", "n2"))
     changed = content.shelf.place(cards("n1", title="Another title"))
@@ -224,10 +225,37 @@ def test_a_row_never_changes_and_when_all_are_given_out_the_next_wait(stage: Sta
     titles = content.items.titles
     assert (titles[one.rows["n1"]], titles[changed.rows["n1"]]) == ("About n1", "Another title")
     assert content.shelf.place(cards("n1", "n2")).rows == one.rows
-    many = content.shelf.place(cards(*(f"m{number}" for number in range(SPARE))))
-    assert len(many.rows) == SPARE - 3 == len(many.newest)
+    many = content.shelf.place(cards(*(f"m{number}" for number in range(SPARE - 3))))
     assert set(many.rows.values()) == set(range(300, 300 + SPARE)) - {*one.rows.values(), *changed.rows.values()}
-    assert content.shelf.place(cards("n1", "too late")).rows == {"n1": one.rows["n1"]}
+    with pytest.raises(NoSpareRow, match="boards in use"):
+        content.shelf.place(cards("one more"))
+    kept = dict(one.rows)
+    del many, changed
+    more = content.shelf.place(cards(*(f"k{number}" for number in range(SPARE - 2)), genres="Polka"))
+    assert set(more.rows.values()) == set(range(300, 300 + SPARE)) - set(kept.values())
+    assert [titles[row] for row in kept.values()] == ["About n1", "About n2"]
+    row = more.rows["k7"]
+    assert (titles[row], content.items.genres[row]) == ("About k7", ["Polka"])
+    assert not content.items.columns.genres[row].any(), "what the row said before is gone"
+
+
+async def test_while_there_is_no_room_answers_go_by_the_board_before_and_say_so(
+    stage: Stage, client: redis.asyncio.Redis, stream: Stream
+) -> None:
+    await stream.added("n1", title="New")
+    reader = await stream.board()
+    snapshot = pinned(stage, reader)
+    first = await ask(snapshot, client, "nobody", n=20)
+    taken = snapshot.content.shelf.place(cards(*(f"m{number}" for number in range(SPARE - 1))))
+    await stream.added("n2", title="Newer")
+    await reader.refresh(time.time_ns() // 1000)
+    second = await ask(snapshot, client, "nobody", n=20)
+    assert second.items == first.items
+    assert second.query.board.source is first.query.board.source is not reader.current
+    del taken
+    await reader.refresh(time.time_ns() // 1000)
+    third = await ask(snapshot, client, "nobody", n=20)
+    assert third.query.board.source is reader.current and {"n1", "n2"} <= set(third.items)
 
 
 async def test_backfill_reaches_no_row_of_an_item_that_is_not_there(stage: Stage, client: redis.asyncio.Redis) -> None:

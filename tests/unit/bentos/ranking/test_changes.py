@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import numpy as np
+import pytest
 import pytest_asyncio
 import redis.asyncio
 
+from bentos.ranking import new_items
 from bentos.ranking.new_items import SPARE
+from bentos.ranking.recommender import Reasons
 from infra.nearline.boards import Board
 from tests.fixtures.service import Stage
 from tests.fixtures.tiny_snapshot import RANKING
@@ -101,20 +104,57 @@ def test_what_is_said_of_a_new_item_later_is_on_its_row(stage: Stage) -> None:
     assert board.available(np.array([row, board.rows["n2"], 3], np.int32)).tolist() == [False, True, True]
 
 
-def test_another_board_with_the_same_standing_costs_nothing_and_rows_run_out_quietly(stage: Stage) -> None:
+def test_another_board_with_the_same_standing_costs_nothing(stage: Stage) -> None:
     content = pinned(stage).content
     said = standing(changed_title={item: f"T {item}" for item in EVERY}, unavailable={"i3": "0"})
     one = content.shelf.place(said)
     two = content.shelf.place(Board(now_us=2, offsets=(2,) * 16, standing=said.standing))
     assert one.faces is two.faces and one.unavailable is two.unavailable
-    turns = SPARE // 300
-    for turn in range(turns):
-        last = content.shelf.place(standing(changed_title={item: f"T {turn} {item}" for item in EVERY}))
-    left = SPARE - 300 * turns
-    faces = last.faces_of(np.arange(300, dtype=np.int32))
-    assert (faces >= 300).sum() == left, "the others go by what the snapshot calls them"
-    assert content.shelf.place(said).faces_of(faces[:0]).tolist() == []
-    assert content.shelf.place(standing(changed_title={"i1": "too late"})).face(1) == 1
+
+
+def test_however_often_items_change_they_go_by_their_last_names(stage: Stage) -> None:
+    """Three times as many names as there are rows; a request that began with the first board goes on with it."""
+    content = pinned(stage).content
+    titles, every = content.items.titles, np.arange(300, dtype=np.int32)
+    begun = content.shelf.place(standing(changed_title={item: f"first {item}" for item in EVERY}))
+    for turn in range(3 * SPARE // 300):
+        last = content.shelf.place(standing(changed_title={item: f"{turn} {item}" for item in EVERY}))
+        assert [titles[row] for row in last.faces_of(every)] == [f"{turn} {item}" for item in EVERY]
+    assert [titles[row] for row in begun.faces_of(every)] == [f"first {item}" for item in EVERY]
+
+
+def test_of_too_many_changes_a_replay_shows_the_same_ones(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new_items, "MOST_CHANGED", 5)
+    live, again = pinned(stage).content, pinned(stage).content
+    said = {item: f"T {item}" for item in EVERY[:9]}
+    for many in range(1, 10):
+        board = standing(changed_title=dict(list(said.items())[-many:]))
+        shown = live.shelf.place(board)
+    assert shown.faces is not None and again.shelf.place(board).faces is not None
+    every = np.arange(300, dtype=np.int32)
+    names = [
+        [content.items.titles[row] for row in content.shelf.place(board).faces_of(every)] for content in (live, again)
+    ]
+    assert names[0] == names[1]
+    assert [item for item, name in zip(EVERY, names[0], strict=True) if name == f"T {item}"] == EVERY[:5]
+    fewer = live.shelf.place(standing(changed_title={"i7": "T i7"}))
+    assert live.items.titles[fewer.face(7)] == "T i7", "there is room for it now"
+
+
+async def test_rules_go_by_what_a_row_says_when_it_was_given_out_again(
+    stage: Stage, client: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(new_items, "SPARE", 2)
+    snapshot = pinned(stage)
+    for turn in range(5):
+        genre = f"G{turn % 2}"
+        said = standing(changed_genres={"i17": genre}, changed_creator={"i17": f"by {genre}"})
+        for rule, denied in (("deny_categories", genre), ("deny_creators", f"by {genre}")):
+            asked = await ask(snapshot, client, "nobody", board=said, n=300, rules={rule: [denied]})
+            assert "i17" not in asked.items and len(asked.items) == 299
+            asked = await ask(snapshot, client, "nobody", board=said, n=300, rules={rule: ["another"]})
+            assert "i17" in asked.items
+        del asked
 
 
 async def test_a_replay_goes_by_what_stood_then(stage: Stage, client: redis.asyncio.Redis, stream: Stream) -> None:
@@ -134,6 +174,17 @@ async def test_a_replay_goes_by_what_stood_then(stage: Stage, client: redis.asyn
     assert replayed.outcome.batch.scores.tobytes() == asked.outcome.batch.scores.tobytes()
     back = await ask(elsewhere, client, "u3", board=first.query.board.source, n=20)
     assert back.items == first.items
+
+
+async def test_reasons_go_by_the_new_names(stage: Stage, client: redis.asyncio.Redis) -> None:
+    """Everything is by one studio now, and has another title."""
+    said = standing(
+        changed_creator=dict.fromkeys(EVERY, "one studio"), changed_title={item: f"T {item}" for item in EVERY}
+    )
+    asked = await ask(pinned(stage), client, "u3", board=said, n=5)
+    reasons = [Reasons(asked.query).of(item, source="retrieval") for item in asked.outcome.batch.ids.tolist()]
+    titles = {f"T i{item}" for item in asked.query.history.tolist()}
+    assert titles and all(any(f"“{title}”" in reason for title in titles) for reason in reasons)
 
 
 async def test_diversity_goes_by_the_new_genres(stage: Stage, client: redis.asyncio.Redis, stream: Stream) -> None:

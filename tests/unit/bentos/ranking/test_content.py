@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +12,16 @@ import pytest
 import xgboost
 
 from bentos.ranking.content import RankingSnapshot, load_content
+from bentos.ranking.pinned_labels import labels_of
 from infra.catalog.features.ranking import RANKER_FEATURES
 from infra.contracts.errors import SnapshotCorrupt
 from infra.contracts.snapshots import Manifest
+from infra.nearline.boards import Board
 from infra.snapshots import tables
 from infra.snapshots.versions import Version
+from tests.fixtures.service import Stage
 from tests.fixtures.tiny_snapshot import build_tiny_snapshot
+from tests.unit.bentos.ranking.asking import pinned
 
 
 @pytest.fixture
@@ -41,6 +47,27 @@ def test_another_definition_of_the_features_is_refused(sealed: tuple[Version, Ma
     version, manifest = sealed
     with pytest.raises(SnapshotCorrupt, match="built with feature definition 0000, this service has"):
         load_content(version, replace(manifest, definition_hash="0000"))
+
+
+def test_what_is_not_served_any_more_goes_though_collections_no_longer_see_it(stage: Stage) -> None:
+    """Of three loads, each frozen as the service does, and each used with boards that change items."""
+    gone: list[weakref.ref[object]] = []
+    for _ in range(3):
+        content = pinned(stage).content
+        boards = [Board(standing={"changed_genres": {"i1": f"G{turn}"}}) for turn in range(2)]
+        assert [content.shelf.place(board).face(1) >= 300 for board in boards] == [True, True]
+        labels_of(content)
+        gone += [weakref.ref(part) for part in (content.items.columns.features, content.ranker, content.shelf)]
+        del content, boards
+    assert [one() for one in gone] == [None] * 9
+
+
+def test_only_what_is_served_is_frozen(sealed: tuple[Version, Manifest], stage: Stage) -> None:
+    before = gc.get_freeze_count()
+    load_content(*sealed)
+    assert gc.get_freeze_count() <= before, "fewer where some of them went"
+    snapshot = pinned(stage)
+    assert gc.get_freeze_count() > before and snapshot.content.n_items == 300
 
 
 @pytest.mark.parametrize("part", [tables.ITEM_TABLE, tables.POPULAR, tables.RANKER])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,11 +15,12 @@ import pytest
 
 from bentos.ranking.content import RankingContent, load_content
 from bentos.ranking.explain_schema import MOST_ITEMS, ExplainReply, ExplainRequest, ItemExplained
-from bentos.ranking.explaining import Explainer
+from bentos.ranking.explaining import WITHIN_S, Explainer
 from bentos.ranking.offline import Offline
 from bentos.ranking.reader import UserReader
 from bentos.ranking.recalling import Recall
 from bentos.web.exchange import BadRequest
+from bentos.web.request_ids import moment_of, new_request_id
 from infra.contracts.decisions import Extent
 from infra.contracts.errors import DependencyUnavailable
 from infra.eventlog.decisions import BEGINNING
@@ -28,7 +30,7 @@ from tests.fixtures.redis_server import RedisProcess
 
 
 @asynccontextmanager
-async def explaining(place: Town) -> AsyncIterator[Explainer]:
+async def explaining(place: Town, *, within_s: float = WITHIN_S) -> AsyncIterator[Explainer]:
     """As the service wires it, on what is live now, with the town's boards."""
     live: LiveSnapshots[RankingContent] = LiveSnapshots(
         place.client,
@@ -43,6 +45,7 @@ async def explaining(place: Town) -> AsyncIterator[Explainer]:
         UserReader(place.client, NAME),
         Recall(place.decisions, place.archive),
         offline=lambda since: Offline(str(place.stage.root), NAME, horizon=HORIZON, since=since),
+        within_s=within_s,
     )
     yield explainer
     explainer.close()
@@ -263,3 +266,30 @@ async def test_an_answer_among_thousands_is_found_by_its_time_or_from_the_newest
             found = await recall.find(name)
             assert found is not None
             assert found.request_id == name
+
+
+@pytest.mark.parametrize("ahead_s", [60, 3600])
+async def test_an_id_of_a_moment_to_come_keeps_nobody_waiting(
+    own_redis: RedisProcess, tmp_path: Path, ahead_s: int
+) -> None:
+    async with town(own_redis.url, tmp_path / "store") as place:
+        later = f"{int((time.time() + ahead_s) * 1000):012x}{new_request_id()[12:]}"
+        assert moment_of(later) is not None
+        async with asyncio.timeout(20):
+            assert await Recall(place.decisions, place.archive).find(later) is None
+
+
+async def test_a_call_that_takes_too_long_gives_its_turn_to_the_next(own_redis: RedisProcess, tmp_path: Path) -> None:
+    """The first one waits for a Redis that hangs."""
+    async with town(own_redis.url, tmp_path / "store") as place, explaining(place, within_s=1.0) as explainer:
+        await place.ask("u5", n=20)
+        (request_id,) = place.answers
+        assert own_redis.process is not None
+        own_redis.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(DependencyUnavailable, match="took longer than 1 s"):
+                await explained(explainer, request_id=request_id)
+        finally:
+            own_redis.process.send_signal(signal.SIGCONT)
+        reply = await explained(explainer, request={"user_id": "nobody", "n": 5})
+        assert len(reply.items) == 5

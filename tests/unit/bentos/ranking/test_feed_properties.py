@@ -39,7 +39,11 @@ class Ask:
     session: list[str]
     exclude: list[str]
     deny: list[str]
+    deny_creators: list[str]
+    allow: list[str]
     boost: dict[str, float]
+    boost_categories: dict[str, float]
+    pins: list[str]
     trending: list[str]
     unavailable: list[str]
     rows: int
@@ -47,7 +51,14 @@ class Ask:
 
     def query(self, snapshot: RankingSnapshot) -> RankingQuery:
         """Of that moment."""
-        rules = {"deny_categories": self.deny, "boost_items": self.boost}
+        rules = {
+            "deny_categories": self.deny,
+            "deny_creators": self.deny_creators,
+            "allow_categories": self.allow,
+            "boost_items": self.boost,
+            "boost_categories": self.boost_categories,
+            "pin": self.places,
+        }
         said = {"n": self.n, "context": {"recent_items": self.session}, "exclude": self.exclude, "rules": rules}
         lists = {"trending_clicks": tuple((item, 900 - at) for at, item in enumerate(self.trending))}
         standing = {UNAVAILABLE: dict.fromkeys(self.unavailable, "yes")}
@@ -56,12 +67,24 @@ class Ask:
         query.now_us = 1_700_000_000_000_000
         return query
 
+    @property
+    def places(self) -> dict[str, int]:
+        """Of the pins, each third one from the second on."""
+        return dict(zip(self.pins, range(2, self.n + 1, 3), strict=False))
+
     def allowed(self, snapshot: RankingSnapshot) -> set[int]:
         """All that may be shown."""
         table = snapshot.content.items
         gone = {int(item[1:]) for item in [*self.session, *self.exclude, *self.unavailable]}
         gone |= CONSUMED.get(self.user, set())
-        return {item for item in range(ITEMS) if item not in gone and not set(self.deny) & set(table.genres[item])}
+        return {
+            item
+            for item in range(ITEMS)
+            if item not in gone
+            and not set(self.deny) & set(table.genres[item])
+            and (not self.allow or set(self.allow) & set(table.genres[item]))
+            and table.creators[item] not in self.deny_creators
+        }
 
 
 asks = st.builds(
@@ -71,6 +94,10 @@ asks = st.builds(
     session=some_items,
     exclude=some_items,
     deny=st.lists(st.sampled_from(GENRES), max_size=2, unique=True),
+    deny_creators=st.lists(st.integers(0, 10).map(lambda at: f"studio {at}"), max_size=3, unique=True),
+    allow=st.just([]) | st.lists(st.sampled_from(GENRES), max_size=3, unique=True),
+    boost_categories=st.dictionaries(st.sampled_from(GENRES), st.floats(0.1, 10), max_size=3),
+    pins=st.lists(items, max_size=5, unique=True),
     boost=st.dictionaries(items, st.floats(0.1, 10), max_size=5),
     trending=some_items,
     unavailable=some_items,
@@ -121,7 +148,19 @@ def test_what_is_shown_was_a_candidate_with_the_score_it_had(snapshot: RankingSn
     candidates = asyncio.run(run(ask, snapshot, stage, chosen=False)).batch
     scores = dict(zip(candidates.ids.tolist(), candidates.scores.tolist(), strict=True))
     assert [scores[item] for item in shown.ids.tolist()] == shown.scores.tolist()
-    assert not (np.diff(shown.scores) > 0).any(), "best first"
+    is_pinned = np.isin(shown.ids, [int(item[1:]) for item in ask.places])
+    assert not (np.diff(shown.scores[~is_pinned]) > 0).any(), "best first"
+
+
+@examples
+@given(asks)
+def test_what_is_pinned_and_may_be_shown_stands_at_its_place(snapshot: RankingSnapshot, stage: Stage, ask: Ask) -> None:
+    shown, allowed = asyncio.run(run(ask, snapshot, stage)).batch.ids.tolist(), ask.allowed(snapshot)
+    for item, place in ask.places.items():
+        index = int(item[1:])
+        assert (index in shown) == (index in allowed), item
+        if index in allowed and place <= len(shown) and len(shown) == ask.n:
+            assert shown.index(index) == place - 1
 
 
 @examples

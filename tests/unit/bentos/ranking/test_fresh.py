@@ -16,15 +16,16 @@ from bentos.ranking.content import RankingSnapshot, load_content
 from bentos.ranking.features import FeatureHydrator
 from bentos.ranking.query import RankingQuery
 from bentos.ranking.reader import UserReader
-from bentos.ranking.sources import FreshSource
+from bentos.ranking.sources import FreshSource, recent_items, why_fresh
 from bentos.ranking.stages import FEATURES, RANK, RetrievalSource
 from infra.cascade.batch import EMPTY, Batch
 from infra.cascade.lane import Lane
 from infra.catalog.features.ranking import RANKER_FEATURES
 from infra.contracts.candidates import MAX_HISTORY, ScoreMap
+from infra.nearline.boards import Board
 from infra.snapshots import keys
 from infra.snapshots.vectors import TAKEN, VectorSearch
-from tests.fixtures.nearline import did, forget
+from tests.fixtures.nearline import did, forget, seen_of
 from tests.fixtures.redis_server import new_redis
 from tests.fixtures.service import Stage
 from tests.fixtures.tiny_snapshot import RANKING, TinyWorld, build_tiny_snapshot, tiny_projection, tiny_world
@@ -52,6 +53,23 @@ def tasteful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     yield stage
     server.stop()
     shutil.rmtree(server.folder, ignore_errors=True)
+
+
+async def test_of_many_items_taken_since_the_batch_none_comes_back(snapshot: RankingSnapshot) -> None:
+    """More than make the vector, and more than the stream's own list of what was just logged."""
+    taken = [f"i{item}" for item in range(150)]
+    query = query_of(snapshot, "u7", [])
+    query.learn(None, seen_of("u7", *taken))
+    assert sorted(query.consumed.tolist()) == list(range(150))
+    assert recent_items(query) == list(range(149, 49, -1)), "the newest alone make the vector"
+
+
+async def test_a_reason_names_an_item_as_it_is_called_now(tasteful: Stage) -> None:
+    snapshot, client = pinned(tasteful), redis.asyncio.from_url(tasteful.redis_url)
+    said = Board(now_us=1, offsets=(1,) * 16, standing={"changed_title": {"i17": "The new name"}})
+    asked = await ask(snapshot, client, "nobody", board=said, n=5, context={"recent_items": ["i17"]})
+    assert {why_fresh(asked.query, item) for item in asked.outcome.batch.ids.tolist()} == {"like your “The new name”"}
+    await client.aclose()
 
 
 async def test_a_brand_new_user_gets_a_list_of_their_own_after_the_first_click(tasteful: Stage) -> None:

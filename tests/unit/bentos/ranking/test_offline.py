@@ -59,7 +59,9 @@ async def test_every_answer_amid_late_double_and_uncounted_events_is_made_again_
     assert any(item.startswith("newer") for items in place.answers.values() for item in items), "new items were shown"
 
 
-async def test_stages_that_failed_then_fail_again(own_redis: RedisProcess, tmp_path: Path) -> None:
+async def test_stages_that_failed_then_fail_again(
+    own_redis: RedisProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with town(own_redis.url, tmp_path / "store") as place:
         await place.post(
             [place.event("u3", "i7"), place.added("newer 1", genres="Drama"), place.event("u4", "newer 1")]
@@ -78,10 +80,13 @@ async def test_stages_that_failed_then_fail_again(own_redis: RedisProcess, tmp_p
                 await place.ask(user, feed=place.recommender(away), n=30)
         await place.archive_all()
         decisions = archived(place)
+        caplog.clear()
         replayed = await replay_all(place, decisions)
     assert [one.compared.differences for one in replayed if not one.is_exact] == []
     skipped = Counter(name for decision in decisions for name in decision.skipped)
     assert skipped.keys() == {"retrieval", "ranker", "fresh", "older_consumed"}
+    assert not [record for record in caplog.records if record.name == "headgate.cascade"], "what failed then is no news"
+    assert {name for one in replayed for name in one.run.outcome.stage_ms if name.startswith("after ")} == set()
     assert {decision.basis.offset is None for decision in decisions} == {True, False}
     assert {decision.degraded for decision in decisions} == {True, False}
 

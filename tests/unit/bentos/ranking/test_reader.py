@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytest_asyncio
 
@@ -18,6 +19,7 @@ from bentos.ranking.reader import UserReader
 from bentos.ranking.schema import RecommendRequest
 from infra.contracts.errors import DependencyUnavailable
 from infra.resilience.deadline import Deadline
+from infra.snapshots import keys
 from infra.snapshots.connection import serving_client
 from tests.fixtures.redis_server import RedisProcess
 from tests.fixtures.service import Stage
@@ -98,6 +100,26 @@ async def test_those_who_come_once_redis_is_back_wait_for_no_round_trip_that_hun
     await late
     async with asyncio.timeout(60):
         await reader.read(asks(snapshot, "u3", ms=50_000))
+
+
+async def test_what_was_consumed_earlier_is_read_for_all_who_wait_by_one_command(
+    hanging: Stage, reader: UserReader, own_redis: RedisProcess
+) -> None:
+    """Two round trips start at once, the third takes the others, users' records among them."""
+    snapshot, client = pinned(hanging), hanging.client
+    prefix = (snapshot.manifest.application, snapshot.alias.version)
+    for at in range(9):
+        client.set(keys.consumed(*prefix, f"u{at}"), np.array([at, at + 1], "<i4").tobytes())
+    client.delete(keys.consumed(*prefix, "u9"))
+    await reader.read(asks(snapshot, "u0"))
+    client.config_resetstat()
+    late = asks(snapshot, "u11")
+    reading = [asyncio.create_task(reader.older(asks(snapshot, f"u{at}", ms=50_000))) for at in range(10)]
+    await asyncio.create_task(reader.read(late))
+    older = await asyncio.gather(*reading)
+    assert [items.tolist() for items in older] == [*([at, at + 1] for at in range(9)), []]
+    assert late.has_candidates
+    assert client.info("commandstats")["cmdstat_mget"]["calls"] == 3
 
 
 async def test_who_has_no_deadline_is_waited_for(hanging: Stage, reader: UserReader, own_redis: RedisProcess) -> None:

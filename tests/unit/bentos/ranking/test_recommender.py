@@ -285,11 +285,13 @@ class StoppedOnce(Cascade[RankingQuery]):
         self._live = live
         self.runs = 0
         self.stopped_ms = 0.0
+        self.deadlines: list[Deadline] = []
 
     async def run(
         self, query: RankingQuery, deadline: Deadline, *, extents: Mapping[str, Extent] | None = None
     ) -> Outcome:
         self.runs += 1
+        self.deadlines.append(deadline)
         began_s = time.monotonic()
         while self.runs == 1 and self._live.lease():
             await asyncio.sleep(0.01)
@@ -329,6 +331,7 @@ async def test_a_request_that_outlived_the_lease_of_its_snapshot_is_answered_ane
     (noted,) = lists.noted
     assert (list(noted.items), round(noted.total_ms, 3)) == (ids(reply), reply.stage_ms["total"])
     assert noted.total_ms > cascade.stopped_ms, "the user waited for both"
+    assert len(set(cascade.deadlines)) == 1, "and neither had a time of its own"
     assert bool(live.lease()) is leased
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from bentos.ranking.content import RankingSnapshot
 from bentos.ranking.new_items import NO_FEED_BOARD
 from bentos.ranking.offline import Offline
+from bentos.ranking.pinned_labels import Labels, labels_of
 from bentos.ranking.rulebook import Rulebook, check_pins
 from bentos.ranking.rules import not_pinned
 from bentos.ranking.schema_rules import BusinessRules
@@ -23,8 +25,9 @@ from infra.nearline.decision_archive import read_decisions
 from tests.fixtures.answers import HORIZON, NAME, town
 from tests.fixtures.proof import sized
 from tests.fixtures.redis_server import RedisProcess
+from tests.fixtures.service import Stage
 from tests.fixtures.tiny_snapshot import GENRES, tiny_world
-from tests.unit.bentos.ranking.asking import Asked, ask
+from tests.unit.bentos.ranking.asking import Asked, ask, pinned
 
 CONSUMED = [f"i{item}" for item in tiny_world().histories[3].tolist()]
 
@@ -153,11 +156,70 @@ def test_pins_beyond_the_list_or_at_one_place_are_refused() -> None:
 
 async def test_what_is_allowed_is_found_however_far_down_the_catalogue(snapshot: RankingSnapshot) -> None:
     content = snapshot.content
-    items, order = content.items, np.tile(content.backfill, 40)
+    items, labels, order = content.items, labels_of(content), np.tile(content.backfill, 40)
     rules = Rulebook(allow=frozenset({"Music"}))
     naive = [row for row in order.tolist() if "Music" in items.genres[row]]
     for n in (0, 1, 50, 5000, len(naive), len(naive) + 10):
-        assert (await rules.first_allowed(items, NO_FEED_BOARD, order, n)).tolist() == naive[:n]
+        assert (await rules.first_allowed(labels, NO_FEED_BOARD, order, n)).tolist() == naive[:n]
+
+
+_NAMES = st.sampled_from([*GENRES, "of one item", "Unheard of"])
+_BOOKS = st.builds(
+    Rulebook,
+    allow=st.frozensets(_NAMES, max_size=3),
+    deny=st.frozensets(_NAMES, max_size=3),
+    deny_creators=st.frozensets(st.sampled_from(["studio 1", "studio 2", "somebody new", "nobody"])),
+    boost_categories=st.dictionaries(_NAMES, st.floats(0.1, 10), max_size=4),
+    boost_items=st.dictionaries(st.integers(0, 310), st.floats(0.1, 10), max_size=9),
+)
+
+
+@given(book=_BOOKS, rows=st.lists(st.integers(0, 309), max_size=80))
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rules_of_many_items_are_those_of_each(book: Rulebook, rows: list[int], snapshot: RankingSnapshot) -> None:
+    """Also of rows that were written after the snapshot was read; the last three of them say nothing."""
+    own = snapshot.content.items
+    genres = [*own.genres[:300], ["of one item", "Music"], ["Drama"], ["Unheard of"], *([] for _ in range(7))]
+    creators = [*own.creators[:300], "somebody new", "studio 1", None, *("studio 2" for _ in range(4)), *((None,) * 3)]
+    labels = Labels(replace(own, item_ids=own.item_ids[:310], genres=genres, creators=creators), n_items=300)
+    faces = np.array(rows, np.int32)
+    ids = faces[::-1].copy()
+    denied = dict.fromkeys(range(len(rows)), False)
+    for found, _ in book.denied(labels, faces):
+        denied = {at: denied[at] or bool(found[at]) for at in denied}
+    factors = book.factors(labels, ids, faces).tolist()
+    for at, (item, row) in enumerate(zip(ids.tolist(), rows, strict=True)):
+        outside = bool(book.allow) and not book.allow & set(genres[row])
+        assert denied[at] == (outside or bool(book.deny & set(genres[row])) or creators[row] in book.deny_creators)
+        factor = book.boost_items.get(item, 1.0)
+        for genre in dict.fromkeys(genres[row]):
+            factor *= book.boost_categories.get(genre, 1.0)
+        assert factors[at] == factor
+
+
+def test_a_row_that_is_given_out_again_says_what_is_written_there_now(snapshot: RankingSnapshot) -> None:
+    own = snapshot.content.items
+    genres = [*own.genres[:300], *([] for _ in range(40))]
+    creators = [*own.creators[:300], *([None] * 40)]
+    labels = Labels(replace(own, item_ids=own.item_ids[:340], genres=genres, creators=creators), n_items=300)
+    spare = np.arange(300, 340, dtype=np.int32)
+    music, by_a = Rulebook(allow=frozenset({"Music"})), Rulebook(deny_creators=frozenset({"a"}))
+    for name, creator in (("Music", "a"), ("Sport", None), ("Music", "b"), ("Drama", "a")):
+        genres[300:], creators[300:] = [[name]] * 40, [creator] * 40
+        labels.forget(spare.tolist())
+        for row in (0, 39):
+            ((outside, _),) = music.denied(labels, spare[row:])
+            ((denied, _),) = by_a.denied(labels, spare[row:])
+            assert set(outside.tolist()) == {name != "Music"} and set(denied.tolist()) == {creator == "a"}
+        assert np.array_equal(
+            labels.in_genres(np.arange(300, dtype=np.int32), ["Music"]), ["Music" in has for has in genres[:300]]
+        )
+
+
+def test_what_items_are_called_is_put_in_order_once_a_snapshot(stage: Stage) -> None:
+    one, other = pinned(stage).content, pinned(stage).content
+    assert labels_of(one) is labels_of(one)
+    assert labels_of(one) is not labels_of(other)
 
 
 _ITEMS = st.integers(0, 299).map(lambda item: f"i{item}")
@@ -182,11 +244,11 @@ async def test_rules_hold_whatever_they_are_and_never_shorten_a_list_needlessly(
     rules: dict[str, object], user: str, n: int, snapshot: RankingSnapshot, client: redis.asyncio.Redis
 ) -> None:
     asked = await ask(snapshot, client, user, n=n, rules=rules)
-    book, items = asked.query.rules, snapshot.content.items
+    book, labels = asked.query.rules, labels_of(snapshot.content)
     shown = asked.outcome.batch.ids
     everything = np.arange(snapshot.content.n_items, dtype=np.int32)
     gone = np.zeros(len(everything), np.bool_)
-    for rows, _ in book.denied(items, everything):
+    for rows, _ in book.denied(labels, everything):
         gone |= rows
     gone[asked.query.removable] = True
     gone[[] if asked.query.record is None else tiny_world().histories[int(user[1:])]] = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -28,11 +29,12 @@ from bentos.ranking.stages import (
 from bentos.ranking.trees import RankerScorer
 from infra.cascade.batch import EMPTY, Batch
 from infra.catalog.features.ranking import RANKER_FEATURES, ranker_matrix
-from infra.contracts.candidates import MAX_HISTORY, Float32s, Int32s
+from infra.contracts.candidates import MAX_HISTORY, Float32s, Int32s, pack, unpack
 from infra.contracts.errors import SnapshotNotLoaded
 from infra.snapshots import keys
 from tests.fixtures.nearline import seen_of
 from tests.fixtures.tiny_snapshot import RANKING, TinyWorld, tiny_world
+from tests.unit.bentos.ranking.asking import ask
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +206,24 @@ async def test_backfill_brings_nothing_back_however_long_ago_it_was_consumed(
     await OlderConsumedHydrator(reader).hydrate(query, EMPTY)
     found = (await BackfillSource().find(query, EMPTY)).ids.tolist()
     assert sorted(found) == sorted(set(range(300)) - set(world.histories[user].tolist()))
+
+
+async def test_a_full_history_without_a_list_gets_popular_items_but_none_consumed_long_ago(
+    snapshot: RankingSnapshot, client: redis.asyncio.Redis, world: TinyWorld
+) -> None:
+    user = max(range(120), key=lambda at: len(world.histories[at]))
+    key = keys.user_record(snapshot.manifest.application, snapshot.alias.version, f"u{user}")
+    kept = cast("bytes", await client.get(key))
+    record = unpack(kept)
+    try:
+        await client.set(key, pack(replace(record, item_indices=record.item_indices[:0], scores=record.scores[:0])))
+        asked = await ask(snapshot, client, f"u{user}", n=100)
+        consumed = {f"i{item}" for item in world.histories[user].tolist()}
+        popular = [f"i{item}" for item in snapshot.content.backfill.tolist()]
+        assert consumed & set(popular[:100]), "or this shows nothing"
+        assert asked.items == [item for item in popular if item not in consumed][:100]
+    finally:
+        await client.set(key, kept)
 
 
 async def test_what_was_consumed_earlier_is_not_read_where_the_list_is_long_enough(

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import orjson
 import pytest
-from pydantic import BaseModel
+from prometheus_client import REGISTRY
+from pydantic import BaseModel, ConfigDict
 from starlette.types import Message, Receive, Scope, Send
 
 from bentos.web import exchange as exchange_module
@@ -29,6 +30,8 @@ LIMIT = 1000
 
 
 class Numbers(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     a: int
     b: int
 
@@ -57,6 +60,7 @@ ROUTES = [
     Route("GET", "/people/{name}/pets/{pet}", _name, "Pets", query={"n": Number("how many", 20, least=1, most=200)}),
     Route("DELETE", "/people/{name}", _name, "Forgets"),
     Route("GET", "/breaks", _breaks, "Breaks"),
+    Route("POST", "/add_much", _add, "Adds", max_body_bytes=2 * LIMIT),
 ]
 
 
@@ -140,12 +144,26 @@ async def test_a_body_in_pieces_is_read_whole_and_every_reply_carries_its_reques
     [
         ([b""], 400, "MalformedRequest", "The body is not JSON"),
         ([b"{"], 400, "MalformedRequest", "The body is not JSON"),
-        ([b'{"a": NaN, "b": 1}'], 400, "MalformedRequest", "The body is not JSON"),
-        ([b'{"a": -Infinity, "b": 1}'], 400, "MalformedRequest", "The body is not JSON"),
+        (
+            [b'{"a": NaN, "b": Infinity}'],
+            400,
+            "MalformedRequest",
+            "The body is not JSON: a is NaN, and JSON has neither",
+        ),
+        ([b'{"a": 1, "b": {"c": ["NaN", [], [1, -Infinity, NaN]]}}'], 400, "MalformedRequest", "b.c.2.1 is -Infinity"),
+        ([b"Infinity"], 400, "MalformedRequest", "The body is not JSON: the body is Infinity"),
+        ([b'{"a": NaN, "b": }'], 400, "MalformedRequest", "The body is not JSON: unexpected character"),
+        ([b'{"c": NaN, "a":' + b"[" * 900], 400, "MalformedRequest", "The body is not JSON"),
         ([b'{"a": 1e999, "b": 1}'], 422, "InvalidRequest", "a: "),
         ([b'{"a": "NaN", "b": 1}'], 422, "InvalidRequest", "a: "),
         ([b'{"a": "\xff"}'], 400, "MalformedRequest", "The body is not JSON"),
         ([b"[" * 900], 400, "MalformedRequest", "recursion limit"),
+        (
+            [b'{"a": 1, "b": 2, "s": 3}'],
+            422,
+            "InvalidRequest",
+            "s: There is no such field, wanted one of a, b (seen 3)",
+        ),
         ([b"1" * 900], 422, "InvalidRequest", "the body: "),
         ([b"[1, 2]"], 422, "InvalidRequest", "the body: "),
         ([b'{"a": 1}'], 422, "InvalidRequest", "b: Field required"),
@@ -163,6 +181,44 @@ async def test_a_body_that_will_not_do_is_refused_and_told_why(
     assert told in answer.error["message"]
     assert answer.error["mend"]
     assert answer.json["request_id"] == answer.headers[b"x-request-id"].decode()
+
+
+async def test_a_route_may_take_larger_bodies_than_the_service_s_others() -> None:
+    body = b'{"a": 1, "b": 2}' + b" " * LIMIT
+    assert (await ask("POST", "/add_much", body=[body])).json == {"sum": 3}
+    assert (await ask("POST", "/add_much", body=[body + b" " * LIMIT])).status == 413
+
+
+def counted() -> dict[tuple[str, str], float]:
+    """Replies so far, by route and status."""
+    found = {}
+    for metric in REGISTRY.collect():
+        if metric.name == "headgate_http_replies":
+            for sample in metric.samples:
+                if sample.name.endswith("_total"):
+                    found[sample.labels["route"], sample.labels["status"]] = sample.value
+    return found
+
+
+async def test_replies_are_counted_by_route_and_status_and_never_by_what_a_caller_wrote() -> None:
+    before = counted()
+    for name in ("ann", "bob", "%FF"):
+        await ask("GET", "/people/x", raw=f"/people/{name}")
+    await ask("PATCH", "/people/ann")
+    await ask("POST", "/add", body=[b"{"])
+    await ask("GET", "/breaks")
+    for path in ("/nothing", "/nowhere"):
+        await ask("GET", path)
+    await ask("GET", "/metrics")
+    after = counted()
+    assert {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)} == {
+        ("/people/{name}", "200"): 2,
+        ("/people/{name}", "400"): 1,
+        ("/people/{name}", "405"): 1,
+        ("/add", "400"): 1,
+        ("/breaks", "500"): 1,
+        ("elsewhere", "404"): 2,
+    }
 
 
 async def test_a_body_that_states_to_be_too_large_is_refused_before_it_is_read() -> None:
@@ -259,6 +315,7 @@ async def test_a_query_that_will_not_do_is_refused_with_the_allowed_range(query:
     answer = await ask("GET", "/people/ann/pets/rex", query=query)
     assert (answer.status, answer.error["type"]) == (422, "InvalidRequest")
     assert told in answer.error["message"]
+    assert answer.error["mend"]
 
 
 @pytest.mark.parametrize(
@@ -342,4 +399,4 @@ def test_an_error_s_status_tells_who_must_act(error: HeadgateError, status: int,
     assert ((b"retry-after", b"1") in reply.headers) is retry
     content = orjson.loads(reply.body)
     assert content["error"]["message"] == str(error).removesuffix(error.mend).strip()
-    assert content["error"]["mend"] == error.mend
+    assert content["error"]["mend"] == (error.mend or ("" if status >= 500 else "See /docs for what this route takes."))

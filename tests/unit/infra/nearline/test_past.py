@@ -66,7 +66,7 @@ async def test_what_is_older_than_any_window_is_not_read_and_changes_nothing(tmp
     assert len(states[1]) < len(states[0]), "less was read"
     found = [PLAN.features("user", state, NOW_US) for state in states]
     assert found[0] == found[1]
-    assert (found[0]["clicks_last_hour"], len(found[0]["recent_items"])) == (1, 100)  # type: ignore[arg-type]
+    assert (found[0]["clicks_last_hour"], len(found[0]["recent_items"])) == (1, 7 * 24)  # type: ignore[arg-type]
     for spec in PLAN.of("item", boards=True):
         boards = [past.board_at("item", SHARD, end[SHARD]) for past in (whole, part)]
         assert spec.value(boards[0], NOW_US) == spec.value(boards[1], NOW_US)

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest_asyncio
@@ -14,7 +15,7 @@ from infra.catalog.events.ranking import RANKING_EVENTS
 from infra.contracts.events import Event, shard_of
 from infra.contracts.features import BOARD
 from infra.contracts.ids import ApplicationName
-from infra.nearline.boards import BoardReader
+from infra.nearline.boards import NO_BOARD, Board, BoardReader, said_anew
 from infra.snapshots import keys
 from infra.snapshots.connection import serving_client
 from tests.unit.bentos.ranking.stream import PLAN, Stream
@@ -51,6 +52,24 @@ async def test_what_stands_comes_from_all_shards_and_may_come_back(stream: Strea
     await stream.happened(changed("i8", available=1))
     await reader.refresh(time.time_ns() // 1000)
     assert "i8" not in reader.current.standing["unavailable"]
+
+
+async def test_a_board_tells_of_whom_something_else_was_said_since_any_earlier_one(stream: Stream) -> None:
+    await stream.happened(*(changed(f"i{number}", ago_s=9, title="T") for number in range(5)))
+    reader = await stream.board()
+    boards = [NO_BOARD, reader.current]
+    for event in (changed("i1", ago_s=3, available=0), changed("i2", ago_s=3, title="T"), changed("i3", title="U")):
+        await stream.happened(event)
+        await reader.refresh(time.time_ns() // 1000)
+        boards.append(reader.current)
+    for at, before in enumerate(boards):
+        for now in boards[at:]:
+            assert now.said_since(before) == said_anew(before.standing, now.standing)
+    first, last = boards[1], boards[-1]
+    assert last.said_since(first) == {"i1", "i3"}
+    assert replace(last, standing={}).said_since(first) == {"i1", "i3"}, "told, not compared"
+    assert last.said_since(Board()) == {f"i{number}" for number in range(5)}
+    assert first.said_since(last) == {"i1", "i3"}, "also the other way round"
 
 
 async def test_years_later_it_stands(stream: Stream) -> None:
