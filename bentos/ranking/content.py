@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import xgboost
 
 from bentos.ranking.new_items import Shelf, no_board, with_spare_rows
+from bentos.ranking.pinned_labels import labels_of
 from infra.catalog.features.ranking import LIGHT_FEATURES, NETWORK_FEATURES, RANKER_FEATURES, definition_hash
 from infra.contracts.candidates import Float32s, Int32s
 from infra.contracts.errors import SnapshotCorrupt
@@ -115,7 +116,8 @@ def load_content(version: Version, manifest: Manifest, *, boards: Callable[[], B
         off=frozenset(name for name, stage in manifest.stages.items() if not stage.on),
         sample_users=_sample_users(version, manifest),
     )
-    content.shelf.current()  # here, in a thread: all that stands is new to it
+    content.shelf.current()  # here, in a thread: all that stands is new to it, and rules are asked for by names
+    labels_of(content)
     return content
 
 
