@@ -76,6 +76,7 @@ def _slices(ranker: xgboost.Booster, features: Float32s, deadline: Deadline, *, 
     """The next slice is begun where the longest one so far would still end in time."""
     total = np.zeros(len(features), np.float32)
     trees, longest_ms, done = ranker.num_boosted_rounds(), 0.0, 0
+    began_ms = deadline.remaining_ms()
     while done < most:
         before_ms = deadline.remaining_ms()
         if before_ms < longest_ms + _WAY_BACK_MS:
@@ -85,4 +86,4 @@ def _slices(ranker: xgboost.Booster, features: Float32s, deadline: Deadline, *, 
             total += ranker.inplace_predict(features, iteration_range=cut, validate_features=False)
         done += 1
         longest_ms = max(longest_ms, before_ms - deadline.remaining_ms())
-    return Partial(total, done)
+    return Partial(total, done, began_ms - deadline.remaining_ms())

@@ -96,10 +96,12 @@ class Scorer(Stage[Q]):
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """What a scorer had when it stopped. scores: float32 [n], the sum of the first `done` parts."""
+    """What a scorer had when it stopped. scores: float32 [n], the sum of the first `done` parts; work_ms: what these took,
+    without what was waited for before them."""
 
     scores: Float32s
     done: int
+    work_ms: float = 0.0
 
 
 class AnytimeScorer(Scorer[Q]):

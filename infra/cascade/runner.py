@@ -235,8 +235,8 @@ class _Run(Generic[Q]):
             cost.note_overrun(size, left_ms)
             self._reasons[stage.name] = Reason.OVERRAN
             raise DeadlineExceeded(f"{stage.name} took longer than its {left_ms:.1f} ms.") from error
-        share = made.share if isinstance(made, Scored) else 1.0
-        cost.note(size, (self._clock() - slot.started_s) * 1000 / share)
+        lacking_ms = made.lacking_ms if isinstance(made, Scored) else 0.0
+        cost.note(size, (self._clock() - slot.started_s) * 1000 + lacking_ms)
         return made  # also where its time ran out while the last reply came in: what is there is used, as the query knows it too
 
     async def _run(

@@ -24,13 +24,13 @@ _AMPLE = 2.0
 class Scored:
     """scores: float32 [n], aligned with the batch. done: what was done. lacking: in words what of it was not; empty: nothing.
 
-    share: of the whole model's work on the rows.
+    lacking_ms: what the parts that were left out would have taken, as long as those that were done.
     """
 
     scores: Float32s
     done: Extent
     lacking: str
-    share: float
+    lacking_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Scoring(Generic[Q]):
         order = None if rows >= len(batch) else np.argsort(-batch.scores, kind="stable")
         head = batch if order is None else batch.take(order[:rows])
         lacking = [] if rows == self.rows else [f"scored the best {rows:,} of {self.rows:,} rows"]
-        share = 1.0
+        lacking_ms = 0.0
         if planned.parts is None or not isinstance(self.stage, AnytimeScorer):
             done, scores = planned, await self.stage.score_by(self.query, head, slot)
         else:
@@ -77,12 +77,12 @@ class Scoring(Generic[Q]):
             done, scores, parts = Extent(rows, partial.done), partial.scores, self.stage.parts(self.query)
             if partial.done < 1:
                 raise DeadlineExceeded(f"{self.stage.name} had no time for one of its {parts} parts.")
-            share = partial.done / parts
-            lacking += [] if share == 1.0 else [f"did {partial.done} of {parts} parts"]
+            lacking_ms = partial.work_ms * (parts / partial.done - 1)
+            lacking += [] if partial.done == parts else [f"did {partial.done} of {parts} parts"]
         _check(self.stage, scores, rows)
         if order is not None:
             scores = _behind(scores, order, len(batch))
-        return Scored(scores, done, ", ".join(lacking), share)
+        return Scored(scores, done, ", ".join(lacking), lacking_ms)
 
 
 def _check(stage: Scorer[Q], scores: Float32s, rows: int) -> None:
