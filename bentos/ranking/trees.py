@@ -40,6 +40,8 @@ class RankerScorer(AnytimeScorer[RankingQuery]):
         """lane: where native calls run, so that the event loop stays free; None: in the event loop itself."""
         self._lane = lane
         self._batcher = None if lane is None else Batcher(lane, predict, most_rows=MOST_ROWS)
+        if self._batcher is not None:
+            self.work = self._batcher.cost
 
     def applies(self, query: RankingQuery) -> bool:
         return query.has_candidates and self.name not in query.snapshot.content.off
@@ -62,7 +64,12 @@ class RankerScorer(AnytimeScorer[RankingQuery]):
         """Slices of SLICE trees, summed in float32 in their order."""
         features = batch.columns[FEATURES].astype(np.float32, copy=False)
         call = partial(_slices, query.snapshot.content.ranker, features, deadline, most=most)
-        return call() if self._lane is None else await self._lane.run(call)
+        if self._lane is None or self._batcher is None:
+            return call()
+        sliced = await self._lane.run(call)
+        if sliced.done:
+            self._batcher.cost.note(len(features), sliced.work_ms * self.parts(query) / sliced.done)
+        return sliced
 
 
 def predict(ranker: xgboost.Booster, features: Float32s) -> Float32s:

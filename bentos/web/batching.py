@@ -73,7 +73,8 @@ class Batcher(Generic[M]):
     It keeps no model: each member brings its own, so that one that was replaced is let go with its last request. A request that
     finds fewer than two calls under way gets one of its own. Those that wait go by deadline, the nearest first; a call takes as
     many as it is predicted to serve by the first one's. Who gives up takes nothing from the others; a call that all have given up
-    is the lane's abandoned one. calls, requests: native calls made, and requests scored by them.
+    is the lane's abandoned one. cost: of native calls, without the waiting
+    for the thread. calls, requests: native calls made, and requests scored by them.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Batcher(Generic[M]):
         self._clock = clock
         self._waiting: deque[_Member[M]] = deque()
         self._next: _Call[M] | None = None
-        self._cost = StageCost()
+        self.cost = StageCost()
         self._under_way = 0
         self.calls = 0
         self.requests = 0
@@ -165,8 +166,8 @@ class Batcher(Generic[M]):
             total = n + len(member.rows)
             first = call.members[0] if call.members else member
             left_ms = first.deadline.remaining_ms()
-            in_time = self._cost.predict_ms(total) <= left_ms
-            if first is member and not in_time and (left_ms <= 0 or not self._cost.may_try()):
+            in_time = self.cost.predict_ms(total) <= left_ms
+            if first is member and not in_time and (left_ms <= 0 or not self.cost.may_try()):
                 call.late.append(member)
             elif first is member or (in_time and member.model is first.model and total <= self._most_rows):
                 member.call = call
@@ -193,5 +194,5 @@ class Batcher(Generic[M]):
         self.requests += 1
         started_s = self._clock()
         scores = self._score(model, rows)
-        self._cost.note(len(rows), (self._clock() - started_s) * 1000)
+        self.cost.note(len(rows), (self._clock() - started_s) * 1000)
         return scores

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,8 +104,22 @@ class Partial:
     work_ms: float = 0.0
 
 
+class Worked(Protocol):
+    """What a scorer knows of its own work, without the waiting for a thread that others use too; see StageCost."""
+
+    @property
+    def is_known(self) -> bool: ...
+
+    def predict_ms(self, size: int) -> float: ...
+
+    def size_within(self, ms: float, *, most: int) -> int: ...
+
+
 class AnytimeScorer(Scorer[Q]):
     """A scorer whose model is a sum of parts (trees), so that the first of them are a score as well."""
+
+    work: Worked | None = None
+    """Where it knows this itself: parts are for work that does not fit, and save nobody from a queue."""
 
     @abstractmethod
     def parts(self, query: Q) -> int:

@@ -56,11 +56,12 @@ class Scoring(Generic[Q]):
 
     def planned(self, cost: StageCost, left_ms: float) -> Extent | None:
         """As many rows as are predicted to fit, and parts where that is not sure; None where too few fit."""
-        fitting = cost.size_within(left_ms, most=self.rows)
         if isinstance(self.stage, AnytimeScorer):
-            fitting = max(fitting, self.least)
-            ample = cost.is_known and cost.predict_ms(fitting) * _AMPLE <= left_ms
+            work = self.stage.work or cost
+            fitting = max(work.size_within(left_ms, most=self.rows), self.least)
+            ample = work.is_known and work.predict_ms(fitting) * _AMPLE <= left_ms
             return Extent(fitting, None if ample else self.stage.parts(self.query))
+        fitting = cost.size_within(left_ms, most=self.rows)
         return Extent(fitting) if fitting >= self.least else None
 
     async def run(self, planned: Extent, slot: Deadline) -> Scored:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from infra.cascade.batch import Batch, Outcome, Reason
 from infra.cascade.kinds import AnytimeScorer, Found, Partial
+from infra.cascade.costs import StageCost
 from infra.cascade.runner import Cascade
 from infra.cascade.steps import FAIL, SKIP, USE_PREVIOUS, Head, OnFailure, Step
 from infra.contracts.candidates import Float32s
@@ -50,7 +51,7 @@ class Trees(AnytimeScorer[Query]):
         while done < most and deadline.remaining_ms() >= 1:
             done += 1
             self._now_s[0] += 0.001
-        return Partial(self.summed(batch, done), done)
+        return Partial(self.summed(batch, done), done, float(done))
 
     def summed(self, batch: Batch, parts: int) -> Float32s:
         total = np.zeros(len(batch), np.float32)
@@ -144,6 +145,19 @@ def test_of_the_first_parts_the_time_of_all_is_learnt() -> None:
     outcome = asyncio.run(cascade.run({}, Deadline.after_ms(60_000, clock=lambda: now_s[0])))
     assert outcome.extents == {"trees": Extent(3, 4)}
     assert cascade.costs["trees"].predict_ms(3) == pytest.approx(10)
+
+
+def test_a_queue_is_no_reason_to_do_parts_of_what_is_soon_done() -> None:
+    """Parts are dearer together than the whole: to do them because others wait makes all wait longer, for good."""
+    now_s = [0.0]
+    trees = Trees(10, now_s)
+    trees.work = StageCost()
+    trees.work.note(3, 10)
+    cascade = Cascade([source_of([3, 2, 1]), Step(trees, USE_PREVIOUS, 100)], clock=lambda: now_s[0])
+    for _ in range(20):
+        cascade.costs["trees"].note(3, 90)
+    outcome = asyncio.run(cascade.run({}, Deadline.after_ms(60_000, clock=lambda: now_s[0])))
+    assert (trees.whole, outcome.extents, outcome.degraded) == (1, {}, False)
 
 
 def test_not_one_part_is_a_failure() -> None:
