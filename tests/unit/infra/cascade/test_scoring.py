@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.cascade.batch import Batch, Outcome, Reason
-from infra.cascade.kinds import AnytimeScorer, Found, Partial
 from infra.cascade.costs import StageCost
+from infra.cascade.kinds import AnytimeScorer, Found, Partial
 from infra.cascade.runner import Cascade
 from infra.cascade.steps import FAIL, SKIP, USE_PREVIOUS, Head, OnFailure, Step
 from infra.contracts.candidates import Float32s
