@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +14,7 @@ import xgboost
 
 from bentos.ranking.trees import predict
 from infra.catalog.features.ranking import RANKER_FEATURES
-from infra.config.settings import CHECKOUT
-from tests.fixtures.redis_server import free_port
-from tests.fixtures.service import Served, Stage
+from tests.fixtures.service import Served, Stage, serving
 
 _READY_S = 60.0
 
@@ -48,38 +43,9 @@ def cpu_s(pid: int) -> float:
 @contextmanager
 def default_serving(stage: Stage, *, folder: Path) -> Iterator[Served]:
     """The feed under BentoML's defaults over the same snapshot, with one worker; leaves no process."""
-    port, log = free_port(), folder / "default.log"
-    environment = {
-        **os.environ,
-        "HEADGATE_STORE": str(stage.root),
-        "HEADGATE_REDIS_URL": stage.redis_url,
-        "BENTOML_HOME": str(folder / "bentoml-default"),
-        "BENTOML_DO_NOT_TRACK": "True",
-    }
-    command = [str(Path(sys.executable).with_name("bentoml")), "serve", "tests.bench.default_service:DefaultService"]
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [*command, "--port", str(port)],
-            cwd=CHECKOUT,
-            env=environment,
-            stdout=sink,
-            stderr=sink,
-            start_new_session=True,
-        )
-    try:
-        served = Served(f"http://127.0.0.1:{port}", stage, log, process.pid)
+    with serving(stage, folder=folder, service="tests.bench.default_service:DefaultService") as served:
         _wait(served)
         yield served
-    finally:
-        children = psutil.Process(process.pid).children(recursive=True) if psutil.pid_exists(process.pid) else []
-        process.terminate()
-        try:
-            process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        for child in children:
-            if child.is_running():
-                child.kill()
 
 
 def _wait(served: Served) -> None:

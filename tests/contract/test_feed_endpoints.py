@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from typing import cast
@@ -17,22 +16,14 @@ from bentos.ranking.schema import RecommendReply
 from bentos.ranking.schema_lists import HistoryReply, ManyReply, PopularReply, SimilarReply
 from bentos.web.openapi import ErrorReply
 from infra.snapshots import keys
-from tests.fixtures.redis_server import new_redis
-from tests.fixtures.service import Served, Stage, serving
+from tests.fixtures.service import Served, feed
 from tests.fixtures.tiny_snapshot import RANKING, tiny_world
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("service")
-    server = new_redis()
-    stage = Stage(folder / "store", server.url)
-    stage.flip_live()
-    with serving(stage, folder=folder) as served:
-        served.wait_ready()
+    with feed(tmp_path_factory.mktemp("service")) as served:
         yield served
-    server.stop()
-    shutil.rmtree(server.folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -23,8 +22,7 @@ from schemathesis.specs.openapi.checks import (
 
 from bentos.web.front import BENTOML_PATHS
 from tests.fixtures.proof import sized
-from tests.fixtures.redis_server import new_redis
-from tests.fixtures.service import Served, Stage, serving
+from tests.fixtures.service import Served, feed
 
 Operation = APIOperation[Any, Any, Any, Any]
 
@@ -42,15 +40,8 @@ JUDGED_BY_ENTRY = {"/events", "/recommend_many"}
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("service")
-    server = new_redis()
-    stage = Stage(folder / "store", server.url)
-    stage.flip_live()
-    with serving(stage, folder=folder) as served:
-        served.wait_ready()
+    with feed(tmp_path_factory.mktemp("service")) as served:
         yield served
-    server.stop()
-    shutil.rmtree(server.folder, ignore_errors=True)
 
 
 def operations(served: Served) -> dict[str, Operation]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -24,8 +23,8 @@ from infra.local.world.generate import generate
 from infra.local.world.size import WorldSize
 from infra.local.world.visitors import Responses, Visitors
 from tests.fixtures.nearline import logged
-from tests.fixtures.redis_server import free_port, new_redis
-from tests.fixtures.service import Served, Stage, serving
+from tests.fixtures.redis_server import free_port
+from tests.fixtures.service import Served, feed
 
 USERS, ITEMS = 120, 300
 """Of the tiny snapshot."""
@@ -47,15 +46,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("service")
-    server = new_redis()
-    stage = Stage(folder / "store", server.url)
-    stage.flip_live()
-    with serving(stage, folder=folder) as served:
-        served.wait_ready()
+    with feed(tmp_path_factory.mktemp("service")) as served:
         yield served
-    server.stop()
-    shutil.rmtree(server.folder, ignore_errors=True)
 
 
 def visit(*words: str) -> Result:
