@@ -22,8 +22,8 @@ from infra.contracts.errors import SnapshotCorrupt
 from infra.snapshots.network import Network
 from infra.snapshots.tables import NETWORK
 from validation.case import Case
-from validation.check import MAX_EXAMPLES, Check, Figures, Requirement, Whole
-from validation.checks.ranker_model import ranker_rows, ranker_scores
+from validation.check import Check, Figures, Requirement, Whole
+from validation.checks.ranker_model import finite_scores_of, ranker_rows, ranker_scores
 from validation.scan import KeptList
 
 USERS = 32
@@ -68,15 +68,7 @@ class NetworkModel(Check):
                 wanted=f"none, or one over the {len(NETWORK_FEATURES)} inputs of this code with the light scorer that it looks at",
                 seen=seen,
             ),
-            Whole(
-                gxe.ExpectColumnValuesToBeBetween(column="network_model_not_finite", max_value=0),
-                self.severity,
-                wanted="finite scores",
-                seen=f"{len(found.not_finite)} of {found.lists} sampled lists with scores that are not finite"
-                if found.not_finite
-                else f"finite scores in {found.lists} sampled lists",
-                examples=found.not_finite[:MAX_EXAMPLES],
-            ),
+            finite_scores_of("network_model_not_finite", self.severity, found.not_finite, found.lists),
         )
 
 

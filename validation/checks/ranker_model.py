@@ -62,15 +62,7 @@ class RankerModel(Check):
                 wanted=f"a booster of the manifest's {n_features} features and {case.manifest.ranker.trees} trees",
                 seen=found.problem or f"{case.manifest.ranker.trees} trees over {n_features} features",
             ),
-            Whole(
-                gxe.ExpectColumnValuesToBeBetween(column="ranker_model_not_finite", max_value=0),
-                self.severity,
-                wanted="finite scores",
-                seen=f"{len(found.not_finite)} of {found.lists} sampled lists with scores that are not finite"
-                if found.not_finite
-                else f"finite scores in {found.lists} sampled lists",
-                examples=found.not_finite[:MAX_EXAMPLES],
-            ),
+            finite_scores_of("ranker_model_not_finite", self.severity, found.not_finite, found.lists),
             Whole(
                 gxe.ExpectColumnValuesToBeBetween(column="ranker_model_constant", max_value=0.5),
                 Severity.WARN,
@@ -80,6 +72,19 @@ class RankerModel(Check):
                 else "items told apart",
             ),
         )
+
+
+def finite_scores_of(column: str, severity: Severity, not_finite: Sequence[str], lists: int) -> Whole:
+    """That a model gives finite scores to all lists of its trial. not_finite: the users of the others."""
+    return Whole(
+        gxe.ExpectColumnValuesToBeBetween(column=column, max_value=0),
+        severity,
+        wanted="finite scores",
+        seen=f"{len(not_finite)} of {lists} sampled lists with scores that are not finite"
+        if not_finite
+        else f"finite scores in {lists} sampled lists",
+        examples=tuple(not_finite[:MAX_EXAMPLES]),
+    )
 
 
 def _trial(case: Case) -> _Trial:
