@@ -23,8 +23,11 @@ lift NDCG@10 from .074 to .107."""
 
 
 def is_sure(query: RankingQuery, batch: Batch) -> bool:
-    """The weights are learnt so that softmax(scores) is the chance of each item to be the one that is taken."""
-    if len(batch) <= SHOWN:
+    """The weights are learnt so that softmax(scores) is the chance of each item to be the one that is taken.
+
+    Of a short list ten hold most of the chance whatever the scores are: that is no reason to be sure.
+    """
+    if len(batch) <= 2 * SHOWN:
         return False
     chances = np.exp(batch.scores - batch.scores.max())
     return bool(np.partition(chances, -SHOWN)[-SHOWN:].sum() >= SURE * chances.sum())

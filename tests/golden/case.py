@@ -36,8 +36,8 @@ class Case:
 
     decides: the stage's name. asks: fields of the request beside user_id. clicked: by the user since the batch. trending, new,
     unavailable: on the board. broken: stages that raise for this request. rule_off: the stage without the rule. settled_by: the
-    scorer that was sure; what decides is then its step's `settles`. first, shows, hides: items; brings: a source that shows
-    something; because: the filter's words; count: items shown.
+    scorer that was sure; what decides is then its step's `settles`. light: the light scorer's weights; none: the snapshot's.
+    first, shows, hides: items; brings: a source that shows something; because: the filter's words; count: items shown.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Case:
     broken: tuple[str, ...] = ()
     rule_off: Stage[RankingQuery] | None = None
     settled_by: str = ""
+    light: tuple[float, ...] = ()
     first: tuple[str, ...] = ()
     shows: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
@@ -92,6 +93,8 @@ class Case:
     def query(self, snapshot: RankingSnapshot) -> RankingQuery:
         """The request, with its board."""
         request = RecommendRequest.model_validate({"user_id": self.user, **self.asks})
+        if self.light:
+            snapshot = replace(snapshot, content=replace(snapshot.content, light=self.light))
         return RankingQuery.of(request, snapshot, board=self.board)
 
     async def answered(self, snapshot: RankingSnapshot, steps: Steps) -> Asked:

@@ -134,10 +134,10 @@ CASES = (
         decided_by="light",
     ),
     Case(
-        name="where the light scorer is sure, of ten that rules leave beside one, nobody refines its order",
+        name="where the light scorer's ten best stand far above the rest nobody refines their order",
         decides="light",
         user="u7",
-        asks={"rules": {"allow_categories": ["Thriller"], "deny_categories": ["Drama", "Comedy", "Nature"]}},
+        light=(40.0, 20.0, 4.0),
         settled_by="light",
         decided_by="light",
     ),

@@ -127,6 +127,13 @@ async def test_where_the_light_scorer_is_sure_nothing_refines_its_order(
     assert flat.settled_by == ""
 
 
+async def test_a_short_list_is_no_reason_to_be_sure(staged: tuple[RankingSnapshot, StoreReader]) -> None:
+    query, outcome = await ask(staged[0], staged[1])
+    flat = Batch(np.arange(11, dtype=np.int32), np.zeros(11, np.float32), np.zeros(11, np.uint8))
+    assert not is_sure(query, flat)
+    assert outcome.settled_by == ""
+
+
 async def test_the_network_refuses_rows_that_the_trees_have_not_scored(
     staged: tuple[RankingSnapshot, StoreReader],
 ) -> None:
