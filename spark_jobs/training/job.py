@@ -113,8 +113,11 @@ def train(
         events.unpersist()
         advance(1)
         ranker, booster = scorers.ranker, scorers.ranker.booster()
-        worth = judge(scorers, judging, seed=options.seed)
-        judged = evaluation.evaluate(booster, judging, trees=options.trees)
+        with ThreadPoolExecutor(1) as pool:  # native work of one core each
+            blinding = pool.submit(ablation, teaching, judging, seed=options.seed)
+            worth = judge(scorers, judging, seed=options.seed)
+            judged = evaluation.evaluate(booster, judging, trees=options.trees)
+            without = blinding.result()
         advance(1)
         told = report.Told(
             snapshot=version.label,
@@ -126,7 +129,7 @@ def train(
             judged=judged,
             gains=gains(booster),
             worth=worth,
-            without=ablation(teaching, judging, seed=options.seed),
+            without=without,
             recipe=recipe,
         )
         out.write(MODEL, ranker.content)
